@@ -1,0 +1,117 @@
+"""A body -> a Call: as much reading as every upstream needs, and no more.
+
+Source: DESIGN.md §3 ("Validation there"); OpenAI API reference, "Create chat completion".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.call import Call, Caller, Member
+from proxy.errors import InvalidRequest
+from proxy.openai_format.checks import wrong_type
+from proxy.openai_format.encoding import decode
+from proxy.openai_format.members import DuplicateKey, find_members
+
+MAX_MODEL_LENGTH = 256
+
+
+class _AnyObject(msgspec.Struct):
+    """A JSON object whose members are passed over."""
+
+
+_read_messages = msgspec.json.Decoder(list[_AnyObject]).decode
+
+
+def parse(body: bytes, *, caller: Caller, headers: Mapping[str, str], call_id: str, received_at: float) -> Call:
+    """Read what routing and accounting need; the rest is for the upstream to judge.
+
+    Raises:
+        InvalidRequest: with `param` naming the field at fault.
+    """
+    members = _members(body)
+    model = _value(body, members, "model")
+    if model is None:
+        raise InvalidRequest("you must provide a model parameter", param="model", code="missing_required_parameter")
+    if not isinstance(model, str):
+        wrong_type("model", "a string", model)
+    if not model or len(model) > MAX_MODEL_LENGTH or not model.isprintable():
+        raise InvalidRequest(
+            f"'model' must be 1 to {MAX_MODEL_LENGTH} printable characters.", param="model", code="invalid_value"
+        )
+    _check_messages(body, members.get("messages"))
+    stream = _value(body, members, "stream")
+    if not isinstance(stream, bool | None):
+        wrong_type("stream", "a boolean", stream)
+    n = _value(body, members, "n")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+        wrong_type("n", "an integer", n)
+    return Call(
+        id=call_id,
+        received_at=received_at,
+        body=body,
+        members=members,
+        model=model,
+        stream=bool(stream),
+        wants_usage=_wants_usage(body, members),
+        caller=caller,
+        headers=headers,
+    )
+
+
+def _members(body: bytes) -> dict[str, Member]:
+    if not body:
+        raise InvalidRequest("the body is empty; send a JSON object")
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the body is not valid UTF-8 (byte {error.start})") from error
+    try:
+        return find_members(body)
+    except DuplicateKey as error:
+        shown = error.key if error.key.isidentifier() else "a key"
+        raise InvalidRequest(
+            f"'{shown}' stands twice in the body; send it once", param=shown if error.key else None
+        ) from error
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not a JSON object: {error}") from error
+
+
+def _value(body: bytes, members: Mapping[str, Member], name: str) -> Any:
+    place = members.get(name)
+    if place is None:
+        return None
+    try:
+        return decode(body[place.start : place.end])
+    except ValueError as error:
+        raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from error
+
+
+def _check_messages(body: bytes, place: Member | None) -> None:
+    text = body[place.start : place.end] if place else b"null"
+    if text == b"null":
+        raise InvalidRequest(
+            "you must provide a messages parameter", param="messages", code="missing_required_parameter"
+        )
+    try:
+        messages = _read_messages(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(
+            "Invalid type for 'messages': expected an array of objects.", param="messages", code="invalid_type"
+        ) from error
+    if not messages:
+        raise InvalidRequest("'messages' must not be empty.", param="messages", code="empty_array")
+
+
+def _wants_usage(body: bytes, members: Mapping[str, Member]) -> bool:
+    options = _value(body, members, "stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        wrong_type("stream_options", "an object", options)
+    asked = options.get("include_usage")
+    if not isinstance(asked, bool | None):
+        wrong_type("stream_options.include_usage", "a boolean", asked)
+    return bool(asked)

@@ -1,0 +1,39 @@
+"""YAML -> Config: strict, immutable, every mistake with its place."""
+
+from proxy.config.load import load, load_environment
+from proxy.config.mistakes import ConfigError, Mistake
+from proxy.config.model import (
+    Address,
+    CallerKey,
+    Config,
+    Match,
+    ProviderTraits,
+    RouteRule,
+    Section,
+    Server,
+    TargetRule,
+    Timeouts,
+    Tls,
+    Upstream,
+)
+from proxy.config.schema import json_schema
+
+__all__ = [
+    "Address",
+    "CallerKey",
+    "Config",
+    "ConfigError",
+    "Match",
+    "Mistake",
+    "ProviderTraits",
+    "RouteRule",
+    "Section",
+    "Server",
+    "TargetRule",
+    "Timeouts",
+    "Tls",
+    "Upstream",
+    "json_schema",
+    "load",
+    "load_environment",
+]

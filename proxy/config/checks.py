@@ -1,0 +1,142 @@
+"""What must agree between the parts of a configuration.
+
+Works on the plain tree, so that these mistakes are told together with those of shape.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path as FilePath
+from typing import Any
+
+from proxy.config.mistakes import Path, nearest
+from proxy.config.model import Providers
+from proxy.config.source import Document
+
+
+def check_references(document: Document, providers: Providers) -> None:
+    """Note every reference that leads nowhere and every rule that cannot be reached."""
+    tree = document.data if isinstance(document.data, dict) else {}
+    upstreams = _mapping(tree.get("upstreams"))
+    if "upstreams" in tree and not upstreams:
+        document.mistake(("upstreams",), "must name at least one upstream")
+    for name, upstream in upstreams.items():
+        _check_upstream(document, _mapping(upstream), ("upstreams", name), providers)
+    routes = [_mapping(route) for route in _list(tree.get("routes"))]
+    callers = [_mapping(caller) for caller in _list(_mapping(tree.get("server")).get("callers"))]
+    names = [caller["name"] for caller in callers if isinstance(caller.get("name"), str)]
+    for index, route in enumerate(routes):
+        _check_route(document, route, ("routes", index), upstreams, names)
+    _check_unique(document, routes, ("routes",), "name")
+    _check_unique(document, callers, ("server", "callers"), "name")
+    _check_unique(document, callers, ("server", "callers"), "key")
+    _check_reachable(document, routes)
+
+
+def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, providers: Providers) -> None:
+    provider = upstream.get("provider")
+    if isinstance(provider, str) and provider not in providers:
+        document.mistake((*path, "provider"), f'unknown provider "{provider}"{nearest(provider, providers)}')
+    if upstream.get("api_key") and upstream.get("api_key_file"):
+        document.mistake((*path, "api_key_file"), "api_key is given too; keep one of the two")
+    if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
+        document.mistake((*path, "credential"), "with credential: caller no key of ours is used; remove the key")
+    _check_files(document, upstream, path)
+    traits = providers.get(provider) if isinstance(provider, str) else None
+    if traits is None:
+        return
+    if traits.base_url is None and not upstream.get("base_url"):
+        document.mistake((*path, "base_url"), f"is missing: {provider} has no public address")
+    wire = upstream.get("wire")
+    if wire in ("exact", "normalise") and wire not in traits.wires:
+        document.mistake((*path, "wire"), f"{provider} can only be {' or '.join(traits.wires)}")
+
+
+def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> None:
+    tls = _mapping(upstream.get("tls"))
+    files: dict[Path, Any] = {("api_key_file",): upstream.get("api_key_file")}
+    files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
+    for place, file in files.items():
+        if isinstance(file, str) and not FilePath(file).is_file():
+            document.mistake((*path, *place), f"there is no file {file}")
+    if tls.get("key_file") and not tls.get("cert_file"):
+        document.mistake((*path, "tls", "key_file"), "cert_file is missing beside it")
+
+
+def _check_route(
+    document: Document, route: dict[str, Any], path: Path, upstreams: dict[str, Any], callers: list[str]
+) -> None:
+    for place, target in _targets(route):
+        upstream = target.get("upstream")
+        if isinstance(upstream, str) and upstream not in upstreams:
+            message = f'unknown upstream "{upstream}"{nearest(upstream, upstreams)}'
+            document.mistake((*path, *place, "upstream"), message)
+    targets = [target for place, target in _targets(route) if place[0] == "targets"]
+    if targets and route.get("strategy") == "weighted" and all(target.get("weight") == 0 for target in targets):
+        document.mistake((*path, "targets"), "every weight is 0: no target could ever be chosen")
+    wanted = _mapping(route.get("match")).get("caller", [])
+    for caller in [wanted] if isinstance(wanted, str) else _list(wanted):
+        if isinstance(caller, str) and caller not in callers:
+            message = f'unknown caller "{caller}"{nearest(caller, callers)}'
+            document.mistake((*path, "match", "caller"), message)
+
+
+def _targets(route: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for group in ("targets", "fallback"):
+        for index, target in enumerate(_list(route.get(group))):
+            yield (group, index), _mapping(target)
+
+
+def _check_unique(document: Document, items: list[dict[str, Any]], path: Path, key: str) -> None:
+    seen: dict[str, int] = {}
+    for index, item in enumerate(items):
+        value = item.get(key)
+        if isinstance(value, str) and seen.setdefault(value, index) != index:
+            document.mistake((*path, index, key), f"the same {key} stands at {path[-1]}[{seen[value]}]")
+
+
+def _check_reachable(document: Document, routes: list[dict[str, Any]]) -> None:
+    broken = {mistake.path[1] for mistake in document.mistakes if len(mistake.path) > 1 and mistake.path[0] == "routes"}
+    for index, route in enumerate(routes):
+        for earlier, other in enumerate(routes[:index]):
+            if not broken & {index, earlier} and _covers(_mapping(other.get("match")), _mapping(route.get("match"))):
+                document.mistake(("routes", index), f"can never match: routes[{earlier}] takes all its calls first")
+                break
+
+
+def _covers(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether every call that fits `second` surely fits `first`."""
+    for key, wanted in first.items():
+        if key == "model":
+            if not all(
+                any(_glob_covers(glob, name) for glob in _words(wanted)) for name in _words(second.get(key, "*"))
+            ):
+                return False
+        elif key == "headers":
+            narrower = {name.lower(): value for name, value in _mapping(second.get(key)).items()}
+            if any(narrower.get(name.lower()) != value for name, value in _mapping(wanted).items()):
+                return False
+        elif key == "caller":
+            if not second.get(key) or not set(_words(second[key])) <= set(_words(wanted)):
+                return False
+        elif second.get(key) != wanted:
+            return False
+    return True
+
+
+def _glob_covers(glob: str, other: str) -> bool:
+    """Whether `glob` fits all that `other` fits, as far as it can be told without doubt."""
+    if glob in ("*", other):
+        return True
+    return not set("?[") & set(other + glob) and fnmatchcase(other, glob)
+
+
+def _words(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [word for word in _list(value) if isinstance(word, str)]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

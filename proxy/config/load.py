@@ -1,0 +1,84 @@
+"""From a file, or from the environment alone, to a Config or all that is wrong with it."""
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from proxy.config.checks import check_references
+from proxy.config.mistakes import ConfigError
+from proxy.config.model import Config, Providers, Upstream
+from proxy.config.shape import check_shape
+from proxy.config.source import Document, read
+
+
+def load(path: str, providers: Providers, environ: Mapping[str, str]) -> Config:
+    """Read and check a file.
+
+    Raises:
+        ConfigError: with every mistake, each at its place.
+    """
+    document = Document(path)
+    try:
+        text = FilePath(path).read_bytes()
+    except OSError as error:
+        document.mistake((), f"cannot be read: {error.strerror}")
+        raise ConfigError(document.mistakes) from error
+    return build(read(text, path, environ), providers)
+
+
+def load_environment(providers: Providers, environ: Mapping[str, str]) -> Config | None:
+    """The configuration that the environment's keys and addresses amount to; None when there are none."""
+    upstreams: dict[str, Any] = {}
+    routes: list[Any] = []
+    for name, traits in providers.items():
+        settings = _found(traits.key_variables, traits.url_variable, environ)
+        if not settings or (traits.base_url is None and "base_url" not in settings):
+            continue
+        upstreams[name] = {"provider": name, **settings}
+        if traits.patterns:
+            routes.append({"name": name, "match": {"model": list(traits.patterns)}, "targets": [{"upstream": name}]})
+    if not upstreams:
+        return None
+    if len(upstreams) == 1:
+        (name,) = upstreams
+        routes.append({"name": "everything", "match": {"model": "*"}, "targets": [{"upstream": name}]})
+    return build(Document("environment", {"upstreams": upstreams, "routes": routes}), providers)
+
+
+def _found(keys: tuple[str, ...], url: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    settings = {}
+    key = next((environ[variable] for variable in keys if environ.get(variable)), None)
+    if key:
+        settings["api_key"] = key
+    if url and environ.get(url):
+        settings["base_url"] = environ[url]
+    return settings
+
+
+def build(document: Document, providers: Providers) -> Config:
+    """Check what was read, and fill in what the providers know.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    config = check_shape(document, providers) if not document.mistakes or document.data is not None else None
+    check_references(document, providers)
+    if document.mistakes or config is None:
+        raise ConfigError(document.mistakes)
+    upstreams = {name: _complete(upstream, providers) for name, upstream in config.upstreams.items()}
+    routes = tuple(
+        route.model_copy(update={"name": route.name or f"route-{number}"})
+        for number, route in enumerate(config.routes, 1)
+    )
+    return config.model_copy(update={"upstreams": upstreams, "routes": routes})
+
+
+def _complete(upstream: Upstream, providers: Providers) -> Upstream:
+    traits = providers[upstream.provider]
+    defaults = {
+        "base_url": upstream.base_url or traits.base_url,
+        "wire": upstream.wire or traits.wires[0],
+        "list_models": traits.list_models if upstream.list_models is None else upstream.list_models,
+        "settings": traits.settings.model_validate(upstream.settings),
+    }
+    return upstream.model_copy(update=defaults)

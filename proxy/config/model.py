@@ -1,0 +1,295 @@
+"""What a configuration holds. The names, defaults and texts here are the JSON Schema too."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+)
+
+Wire = Literal["exact", "normalise"]
+
+
+class Section(BaseModel):
+    """A mapping of known keys; frozen."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]*)):([0-9]{1,5})")
+_SIZE = re.compile(r"([0-9]+)\s*([KMG]i?B)?")
+_UNITS = {
+    None: 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "expect", "via"})
+
+
+def parse_address(value: object) -> Address:
+    """`HOST:PORT`, `[V6]:PORT`, `:PORT` (all interfaces) or `unix:PATH`; raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, str):
+        if value.startswith("unix:") and len(value) > len("unix:"):
+            return Address(path=value.removeprefix("unix:"))
+        match = _ADDRESS.fullmatch(value)
+        if match and int(match[3]) < 65536:
+            return Address(host=match[1] or match[2] or "0.0.0.0", port=int(match[3]))  # noqa: S104
+    raise ValueError("write HOST:PORT, [IPV6]:PORT or unix:PATH")
+
+
+def _parse_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError("write a number of bytes, or one with KB, KiB, MB, MiB, GB or GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str | Address) else tuple(value) if isinstance(value, list) else value
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a URL such as http://host:8000 or https://host/v1")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("write the URL without user, query (?) and fragment (#); queries go under `query`")
+    return value.rstrip("/")
+
+
+def _check_header(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header name")
+    if value.lower() in _OURS:
+        raise ValueError(f"the header {value} is the sidecar's own and cannot be set")
+    return value.lower()
+
+
+def _check_header_value(value: str) -> str:
+    if not value.isprintable() or not value.isascii():
+        raise ValueError("a header's value is printable ASCII on one line")
+    return value
+
+
+_STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_ADDRESS_SCHEMA = {"type": "string", "description": "HOST:PORT, [IPV6]:PORT or unix:PATH"}
+
+Listen = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_ADDRESS_SCHEMA)]
+Listens = Annotated[
+    tuple[Listen, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_or_many),
+    WithJsonSchema({"anyOf": [_ADDRESS_SCHEMA, {"type": "array", "items": _ADDRESS_SCHEMA}]}),
+]
+Bytes = Annotated[
+    int,
+    Field(gt=0),
+    BeforeValidator(_parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE.pattern}]}),
+]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_many), WithJsonSchema(_STRINGS)
+]
+Url = Annotated[str, AfterValidator(_check_url)]
+HeaderName = Annotated[str, AfterValidator(_check_header)]
+HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class CallerKey(Section):
+    """An application that may call, and the key it shows."""
+
+    name: Name
+    key: Secret
+    """Shown as `Authorization: Bearer KEY`, or as `x-octet-key` where Authorization carries an upstream's key."""
+    models: Patterns = ("*",)
+    """Globs of the model names that this caller may ask for."""
+
+
+class Server(Section):
+    """The sidecar's own side."""
+
+    listen: Listens | None = None
+    """Where applications reach it. Default: 127.0.0.1:8080 and, where there is IPv6, [::1]:8080."""
+    admin: Listen = Address("127.0.0.1", 8081)
+    """Where /metrics, /healthz and /readyz are; never the data port."""
+    callers: Annotated[tuple[CallerKey, ...], Field(strict=False)] = ()
+    """None: whoever reaches the port may call."""
+    cors_origins: Patterns = ()
+    """Origins of web pages that may call, such as https://app.example; "*" for all. Default: none."""
+    allowed_hosts: Patterns = ()
+    """Host names that calls may name in their Host header. Default: any."""
+    direct_models: bool | None = None
+    """Whether `upstream/model` addresses an upstream directly. Default: only when there are no callers."""
+    max_body_bytes: Bytes = 64 * 1024**2
+    max_connections: Annotated[int, Field(gt=0)] = 20_000
+    body_timeout_seconds: Seconds = 60.0
+    """How long a request's body may stand still before it is answered 408."""
+    keep_alive_seconds: Annotated[float, Field(ge=0, le=3600)] = 15.0
+    """Silence in a stream after which a comment is sent; 0: never."""
+    drain_delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """How long new connections are still taken after SIGTERM (behind a Service: 5)."""
+    drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 20.0
+    """How long calls in flight may go on after that."""
+
+
+class Tls(Section):
+    """How an https upstream is trusted and how we show ourselves to it."""
+
+    ca_file: str | None = None
+    """PEM file of the authorities to trust, instead of the system's."""
+    cert_file: str | None = None
+    """PEM file of our certificate, when the upstream asks for one."""
+    key_file: str | None = None
+    """PEM file of our certificate's key."""
+
+
+class Timeouts(Section):
+    """The four clocks of an attempt."""
+
+    connect_seconds: Seconds = 5.0
+    first_token_seconds: Seconds = 600.0
+    """Streams only: to the first content. Reasoning models are silent for minutes."""
+    idle_seconds: Seconds = 120.0
+    """Streams only: between bytes, once content flows."""
+    total_seconds: Seconds | None = None
+    """Default: 600 for a JSON call, 3600 for a stream."""
+
+
+class Upstream(Section):
+    """The far side of the wire."""
+
+    provider: str
+    """The dialect spoken there."""
+    base_url: Url | None = None
+    """Default: the provider's public address, where it has one."""
+    api_key: Secret | None = None
+    api_key_file: str | None = None
+    """A file that holds the key and nothing else."""
+    credential: Literal["own", "caller"] = "own"
+    """caller: the key that the application sends in Authorization goes upstream."""
+    auth_header: HeaderName | None = None
+    """The header that takes the bare key, instead of the provider's usual one (Azure: api-key)."""
+    headers: dict[HeaderName, HeaderValue] = {}
+    """Sent with each call."""
+    query: dict[str, str] = {}
+    """Added to each call's address (Azure: api-version)."""
+    wire: Wire | None = None
+    """exact: bytes go through untouched; normalise: quirks are repaired. Default: the provider's."""
+    tls: Tls = Tls()
+    proxy: Url | None = None
+    """An HTTP proxy on the way. Default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment."""
+    timeouts: Timeouts = Timeouts()
+    list_models: bool | None = None
+    """Whether /v1/models shows the upstream's own list. Default: the provider's."""
+    max_frame_bytes: Bytes = 8 * 1024**2
+    """The largest frame of a stream."""
+    settings: Any = {}
+    """What only this provider knows."""
+
+
+class Match(Section):
+    """What a call must be for a route; all of it."""
+
+    model: Patterns = ("*",)
+    """Globs, any of which fits."""
+    headers: dict[str, str] = {}
+    """Header names and globs of their values."""
+    caller: Patterns = ()
+    """Names of callers, any of which fits."""
+    stream: bool | None = None
+
+
+class TargetRule(Section):
+    """One place a call may go."""
+
+    upstream: str
+    model: str | None = None
+    """The name there. Default: as asked."""
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+
+
+class RouteRule(Section):
+    """A rule; the first that matches serves the call."""
+
+    name: Name | None = None
+    match: Match = Match()
+    strategy: Literal["ordered", "weighted"] = "ordered"
+    targets: Annotated[tuple[TargetRule, ...], Field(min_length=1, strict=False)]
+    fallback: Annotated[tuple[TargetRule, ...], Field(strict=False)] = ()
+    """Tried in order when no target answered."""
+    list: Patterns = ()
+    """Model names to show in /v1/models, beside those that `match.model` spells out."""
+
+
+class Config(Section):
+    """Octet's configuration."""
+
+    server: Server = Server()
+    upstreams: dict[Name, Upstream]
+    routes: Annotated[tuple[RouteRule, ...], Field(strict=False)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTraits:
+    """What the configuration must know of a provider.
+
+    Args:
+        base_url: where its public service is, or None when there is none.
+        wires: those it can speak, its default first.
+        environment: names of environment variables that hold its key, and its address.
+        patterns: model names that go there when there is no file.
+    """
+
+    base_url: str | None
+    wires: tuple[Wire, ...]
+    list_models: bool = False
+    settings: type[Section] = Section
+    key_variables: tuple[str, ...] = ()
+    url_variable: str | None = None
+    patterns: tuple[str, ...] = ()
+
+
+Providers = Mapping[str, ProviderTraits]

@@ -1,0 +1,158 @@
+"""A YAML file as plain data, with the place of every value.
+
+Scalars follow YAML 1.2's core rules, not 1.1's: `on`, `1:30` and `012` are no surprises. Duplicate keys,
+aliases and tags are refused.
+
+Source: YAML 1.2.2 §10.3.2 (core schema).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from proxy.config.mistakes import Mark, Mistake, Path
+
+MAX_FILE_BYTES = 1024 * 1024
+
+_VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: Mapping[str, Any] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass
+class Document:
+    """A file, read: `data` is plain, `marks` tells where each path of it stands."""
+
+    source: str
+    data: Any = None
+    marks: dict[Path, Mark] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+    from_environment: set[Path] = field(default_factory=set)
+
+    def mistake(self, path: Path, message: str) -> None:
+        """Note a mistake at the nearest place that the file has for this path."""
+        near = path
+        while near and near not in self.marks:
+            near = near[:-1]
+        self.mistakes.append(Mistake(self.source, self.marks.get(near), path, message))
+
+
+def read(text: bytes, source: str, environ: Mapping[str, str]) -> Document:
+    """Parse; what is wrong stands in `mistakes`, and `data` holds what could be read."""
+    document = Document(source)
+    if len(text) > MAX_FILE_BYTES:
+        document.mistake((), f"the file is larger than {MAX_FILE_BYTES} bytes")
+        return document
+    try:
+        root = _compose(text.decode("utf-8-sig"), document)
+    except UnicodeDecodeError as error:
+        document.mistake((), f"the file is not UTF-8 (byte {error.start})")
+    except yaml.MarkedYAMLError as error:
+        problem = error.problem or "cannot be read"
+        if "\\t" in problem:
+            problem = "a tab: indent with spaces"
+        document.mistakes.append(Mistake(source, _mark(error.problem_mark), (), f"not YAML: {problem}"))
+    except (yaml.YAMLError, RecursionError) as error:
+        document.mistake((), f"not YAML: {error}")
+    else:
+        if root is not None:
+            document.data = _Builder(document, environ).build(root, ())
+    return document
+
+
+def _compose(text: str, document: Document) -> yaml.Node | None:
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            message = "aliases (*name) are not supported; write the value out"
+            document.mistakes.append(Mistake(document.source, _mark(event.start_mark), (), message))
+            return None
+    root: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
+    return root
+
+
+def _mark(mark: Any) -> Mark | None:
+    return Mark(mark.line + 1, mark.column + 1) if mark else None
+
+
+class _Builder:
+    """Walks the nodes once, noting places and mistakes."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
+        self._document = document
+        self._environ = environ
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        if mark := _mark(node.start_mark):
+            self._document.marks.setdefault(path, mark)
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            self._document.mistake(path, f"the tag {node.tag} is not supported")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, path) if isinstance(node, yaml.ScalarNode) else None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key, str):
+                self._document.mistake(path, "keys must be plain words")
+                continue
+            here = (*path, key)
+            place = _mark(key_node.start_mark)
+            if key in result:
+                message = f'the key "{key}" stands twice; the first is on line {self._document.marks[here].line}'
+                self._document.mistakes.append(Mistake(self._document.source, place, here, message))
+                continue
+            if place:
+                self._document.marks[here] = place
+            result[key] = self.build(value_node, here)
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        text = self._substitute(node.value, path)
+        return text if node.style else resolve(text)  # no style: a plain scalar
+
+    def _substitute(self, text: str, path: Path) -> str:
+        if "$" not in text:
+            return text
+
+        def value(match: re.Match[str]) -> str:
+            name, default = match.groups()
+            if name is None:
+                return "${"
+            self._document.from_environment.add(path)
+            found = self._environ.get(name)
+            if default is not None:
+                return found or default
+            if found is None:
+                self._document.mistake(
+                    path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+                )
+                return "unset"
+            return found
+
+        return _VARIABLE.sub(value, text)
+
+
+def resolve(text: str) -> Any:
+    """A plain scalar's value."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text) and len(text) < 20:
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text

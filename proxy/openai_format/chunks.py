@@ -1,0 +1,195 @@
+"""Completions and chunks: built, collected into one another, replayed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from proxy.call import Facts, Json
+from proxy.errors import CutShort
+
+ROLE = {"role": "assistant", "content": ""}
+
+
+class ChunkBuilder:
+    """Builds the chunks of one stream: id, created and model stay the same from the first to the last.
+
+    Args:
+        created: unix time in seconds.
+        model: the name the caller asked for.
+    """
+
+    def __init__(self, completion_id: str, created: int, model: str) -> None:
+        self._head = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+
+    def delta(self, delta: Json, *, index: int = 0, **choice: Any) -> Json:
+        """A chunk with one choice that has not finished; `choice` may hold logprobs."""
+        return {**self._head, "choices": [{"index": index, "delta": delta, **choice, "finish_reason": None}]}
+
+    def finish(self, reason: str, *, index: int = 0) -> Json:
+        """The last chunk of a choice."""
+        return {**self._head, "choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
+
+    def usage(self, usage: Json) -> Json:
+        """The last chunk of a stream."""
+        return {**self._head, "choices": [], "usage": usage}
+
+
+def tool_start(index: int, call_id: str, name: str) -> Json:
+    """The delta that opens a tool call."""
+    function = {"name": name, "arguments": ""}
+    return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+
+
+def tool_arguments(index: int, fragment: str) -> Json:
+    """The delta that carries a piece of a tool call's arguments."""
+    return {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]}
+
+
+def tool_call(call_id: str, name: str, arguments: str) -> Json:
+    """A whole tool call, as a completion's message has it."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def reasoning(text: str) -> Json:
+    """Reasoning text under both names that clients read.
+
+    Source: reference/upstreams.md §2.3 (vLLM and Ollama: `reasoning`; DeepSeek: `reasoning_content`).
+    """
+    return {"reasoning": text, "reasoning_content": text}
+
+
+def usage(prompt_tokens: int, completion_tokens: int, **details: Json) -> Json:
+    """OpenAI's usage object; a group of details is left out when it is empty."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        **{name: group for name, group in details.items() if group},
+    }
+
+
+def completion(
+    completion_id: str, created: int, model: str, message: Json, finish_reason: str, usage: Json | None
+) -> Json:
+    """A chat completion with one choice; `message` needs only what it has besides role and refusal."""
+    full = {"role": "assistant", "content": None, "refusal": None, **message}
+    choice = {"index": 0, "message": full, "logprobs": None, "finish_reason": finish_reason}
+    body = {
+        "id": completion_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+    }
+    return body if usage is None else {**body, "usage": usage}
+
+
+def replay(whole: Json) -> list[Json]:
+    """The chunks that a stream of this completion would have carried; usage, if known, comes last."""
+    build = ChunkBuilder(whole["id"], whole["created"], whole["model"])
+    chunks = []
+    for choice in whole["choices"]:
+        message, index = choice["message"], choice["index"]
+        logprobs = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
+        chunks.append(build.delta(ROLE, index=index))
+        for text in ("reasoning", "reasoning_content", "refusal", "content"):
+            if message.get(text):
+                extra = logprobs if text == "content" else {}
+                chunks.append(build.delta({text: message[text]}, index=index, **extra))
+        for position, call in enumerate(message.get("tool_calls") or ()):
+            function = call["function"]
+            start = tool_start(position, call["id"], function["name"])
+            chunks.append(build.delta(start, index=index))
+            chunks.append(build.delta(tool_arguments(position, function["arguments"]), index=index))
+        chunks.append(build.finish(choice["finish_reason"], index=index))
+    if whole.get("usage"):
+        chunks.append(build.usage(whole["usage"]))
+    return chunks
+
+
+def collect(chunks: Iterable[Json]) -> Json:
+    """Fold the chunks of a stream into the completion it amounts to.
+
+    Raises:
+        CutShort: a choice never finished, or there is none.
+    """
+    whole: Json = {}
+    choices: dict[int, Json] = {}
+    for chunk in chunks:
+        whole = whole or {**chunk, "object": "chat.completion"}
+        for choice in chunk["choices"]:
+            _fold(choices.setdefault(choice["index"], _empty_choice(choice["index"])), choice)
+        if chunk.get("usage"):
+            whole["usage"] = chunk["usage"]
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    if not choices or any(choice["finish_reason"] is None for choice in whole["choices"]):
+        raise CutShort("the upstream ended its answer early")
+    for choice in whole["choices"]:
+        message = choice["message"]
+        if message["content"] is None and not message.get("tool_calls"):
+            message["content"] = ""
+    return whole
+
+
+def _empty_choice(index: int) -> Json:
+    message = {"role": "assistant", "content": None, "refusal": None}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+
+
+def _fold(choice: Json, part: Json) -> None:
+    choice["finish_reason"] = part["finish_reason"] or choice["finish_reason"]
+    if part.get("logprobs"):
+        _fold_logprobs(choice, part["logprobs"])
+    message = choice["message"]
+    for name, value in part["delta"].items():
+        if name == "tool_calls":
+            for fragment in value:
+                _fold_tool_call(message.setdefault("tool_calls", []), fragment)
+        elif isinstance(value, str) and value and name != "role":
+            message[name] = (message.get(name) or "") + value
+
+
+def _fold_logprobs(choice: Json, logprobs: Json) -> None:
+    known = choice["logprobs"] or {}
+    for name, entries in logprobs.items():
+        known[name] = (known.get(name) or []) + entries if entries else known.get(name)
+    choice["logprobs"] = known
+
+
+def _fold_tool_call(calls: list[Json], fragment: Json) -> None:
+    function = fragment["function"]
+    if fragment["index"] == len(calls):
+        calls.append(tool_call(fragment["id"], function["name"], function["arguments"]))
+    else:
+        calls[fragment["index"]]["function"]["arguments"] += function["arguments"]
+
+
+def carries_content(delta: Json) -> bool:
+    """Whether a delta is what the caller waits for, and not only a role or an empty frame."""
+    return any(
+        delta.get(name)
+        for name in (
+            "content",
+            "tool_calls",
+            "reasoning",
+            "reasoning_content",
+            "refusal",
+            "audio",
+            "function_call",
+        )
+    )
+
+
+def observe(facts: Facts, chunk: Json) -> None:
+    """Note in `facts` what a chunk tells: content, finish, usage."""
+    for choice in chunk["choices"]:
+        if not facts.content and carries_content(choice["delta"]):
+            facts.content = True
+        if choice["finish_reason"] and facts.finish_reason is None:
+            facts.finish_reason = choice["finish_reason"]
+    if chunk.get("usage"):
+        facts.usage = chunk["usage"]

@@ -1,0 +1,226 @@
+"""The exact wire: an OpenAI body goes through as it came, but for a few splices.
+
+Source: DESIGN.md §3, "Exact wire".
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from proxy.call import Call, Facts, Member
+from proxy.errors import Broken, CutShort, UpstreamError
+from proxy.framing import SseFrames, is_json, sse_data
+from proxy.openai_format.chunks import carries_content
+from proxy.openai_format.encoding import DONE, encode
+from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.members import find_members
+
+_USAGE_ASKED = b'{"include_usage":true}'
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
+
+
+def splice_request(call: Call, model: str) -> bytes:
+    """The caller's bytes with the target's model, and with usage asked for in a stream."""
+    edits: list[tuple[Member, bytes]] = []
+    if model != call.model:
+        edits.append((call.members["model"], encode(model)))
+    if call.stream and not call.wants_usage:
+        options = call.members.get("stream_options")
+        if options is None:
+            end = max(member.end for member in call.members.values())
+            edits.append((Member(end, end), b',"stream_options":' + _USAGE_ASKED))
+        else:
+            edits.append((options, _with_usage(call.body[options.start : options.end])))
+    return splice(call.body, edits)
+
+
+def _with_usage(options: bytes) -> bytes:
+    if options == b"null":
+        return _USAGE_ASKED
+    members = find_members(options)
+    asked = members.get("include_usage")
+    if asked is not None:
+        return splice(options, [(asked, b"true")])
+    if not members:
+        return _USAGE_ASKED
+    end = max(member.end for member in members.values())
+    return splice(options, [(Member(end, end), b',"include_usage":true')])
+
+
+def splice(text: bytes, edits: list[tuple[Member, bytes]]) -> bytes:
+    """Replace spans that do not overlap."""
+    for place, value in sorted(edits, key=lambda edit: edit[0].start, reverse=True):
+        text = text[: place.start] + value + text[place.end :]
+    return text
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    """What is read of a chunk, or of a whole completion."""
+
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class ExactRelay:
+    """Relays the frames of an OpenAI stream, reading along only what accounting needs.
+
+    Withheld are frames without choices that the caller did not ask for, and the fields `event`, `id` and `retry`,
+    which OpenAI's clients stumble over. `failure` is set when the stream turns out to be broken; the bytes that
+    `feed` and `finish` return are good until then.
+    """
+
+    def __init__(self, call: Call, model: str, max_frame_bytes: int) -> None:
+        self.facts = Facts()
+        self.failure: UpstreamError | None = None
+        self._frames = SseFrames(max_frame_bytes)
+        self._wants_usage = call.wants_usage
+        self._rename = _Renamer(call.model) if model != call.model else None
+        self._open: set[int] = set()  # choices that have begun and not finished
+        self._done = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived; return what may go to the caller."""
+        try:
+            frames = self._frames.feed(data)
+        except UpstreamError as error:
+            self.failure = error
+            return b""
+        return self._relay(frames)
+
+    def finish(self) -> bytes:
+        """The body has ended."""
+        tail = self._frames.flush()
+        out = b""
+        if tail.strip() and is_json(b"".join(sse_data(tail))):  # only the blank line is missing
+            out = self._relay([tail.rstrip(b"\r\n") + b"\n\n"])
+        if self.failure is None and not self._done:
+            if self.facts.finish_reason is None or self._open:
+                self.failure = CutShort("the upstream ended its answer early")
+                return out
+            self._done = self.facts.finished = True
+            out += DONE
+        return out
+
+    def _relay(self, frames: list[bytes]) -> bytes:
+        out: list[bytes] = []
+        for frame in frames:
+            if self._done or self.failure:
+                break
+            try:
+                out.append(self._judge(frame))
+            except UpstreamError as error:
+                self.failure = error
+        return b"".join(out)
+
+    def _judge(self, frame: bytes) -> bytes:
+        """What of this frame goes on."""
+        payloads = sse_data(frame)
+        wanted = not payloads
+        for payload in payloads:
+            if payload.strip().startswith(b"[DONE]"):
+                self._done = self.facts.finished = wanted = True
+            else:
+                wanted |= self._read(payload)
+        if not frame.startswith(b"data:") or len(payloads) != 1:
+            frame = _without_fields(frame)
+        if not wanted:
+            return b""
+        return self._rename.apply(frame) if self._rename else frame
+
+    def _read(self, payload: bytes) -> bool:
+        """Note what a payload tells; whether the caller is to have it."""
+        answer = read_answer(payload)
+        if answer.error:
+            raise in_stream_error(payload)
+        if answer.usage:
+            self.facts.usage = answer.usage
+        if not answer.choices:
+            return answer.choices is None or (bool(answer.usage) and self._wants_usage)
+        for choice in answer.choices:
+            if choice.finish_reason:
+                self._open.discard(choice.index)
+                self.facts.finish_reason = self.facts.finish_reason or choice.finish_reason
+            elif choice.delta is not None:
+                self._open.add(choice.index)
+            if not self.facts.content and choice.delta and carries_content(choice.delta):
+                self.facts.content = True
+        return True
+
+
+def read_answer(payload: bytes) -> _Answer:
+    """What accounting reads of a chunk or a completion; one of another shape goes on unread.
+
+    Raises:
+        Broken: not JSON.
+    """
+    try:
+        return _read_answer(payload)
+    except msgspec.ValidationError:
+        return _Answer()
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from error
+
+
+def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]:
+    """A whole answer, its bytes untouched but for a renamed model.
+
+    Raises:
+        UpstreamError: the body is an error, or no completion.
+    """
+    answer = read_answer(body)
+    if answer.error:
+        raise in_stream_error(body)
+    if not answer.choices:
+        raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
+    first = answer.choices[0]
+    facts = Facts(content=True, finished=True, finish_reason=first.finish_reason, usage=answer.usage)
+    if model != call.model:
+        place = find_members(body).get("model")
+        body = splice(body, [(place, encode(call.model))]) if place else body
+    return body, facts
+
+
+class _Renamer:
+    """Puts the asked name in place of the upstream's.
+
+    The bytes up to the name are mostly the same in every frame of a stream: once a frame has been read, those that
+    begin alike need no reading.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = encode(model)
+        self._known = b"\0"
+        self._renamed = b""
+
+    def apply(self, frame: bytes) -> bytes:
+        if frame.startswith(self._known):
+            return self._renamed + frame[len(self._known) :]
+        start = frame.find(b"{")
+        end = frame.rfind(b"}") + 1
+        try:
+            place = find_members(frame[start:end]).get("model")
+        except ValueError:
+            return frame
+        if place is None:
+            return frame
+        self._known = frame[: start + place.end]
+        self._renamed = frame[: start + place.start] + self._model
+        return self._renamed + frame[start + place.end :]
+
+
+def _without_fields(frame: bytes) -> bytes:
+    """Only the data and the comments of a frame; nothing when it has neither."""
+    lines = [line for line in _LINE.findall(frame) if line.startswith((b"data:", b":"))]
+    return b"".join(lines) + b"\n" if lines else b""

@@ -1,0 +1,94 @@
+"""Ollama's lines as OpenAI chunks; a whole answer is a stream of one line.
+
+Source: ollama/docs/api.md, "Generate a chat completion"; reference/upstreams.md §7.3, §7.4.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from proxy.call import Call, Json
+from proxy.errors import Broken, CutShort
+from proxy.framing import JsonLines
+from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start, usage
+from proxy.openai_format.encoding import decode_object, encode
+from proxy.openai_format.errors import in_stream_error
+
+_SUBSECONDS = re.compile(r"\.\d+")
+
+
+class ChatStream:
+    """One answer of /api/chat; see `StreamParser`."""
+
+    thinking = False
+
+    def __init__(self, call: Call, max_frame_bytes: int) -> None:
+        self._call = call
+        self._lines = JsonLines(max_frame_bytes)
+        self._builder: ChunkBuilder | None = None
+        self._tools = 0
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterator[Json]:
+        for line in self._lines.feed(data):
+            yield from self.read(line)
+
+    def finish(self) -> Iterator[Json]:
+        tail = self._lines.flush()
+        if tail.strip() and not self._ended:
+            try:
+                decode_object(tail)
+            except ValueError as error:
+                raise CutShort("the upstream ended its answer early") from error
+            yield from self.read(tail)
+        if not self._ended:
+            raise CutShort("the upstream ended its answer early")
+
+    def read(self, line: bytes) -> Iterator[Json]:
+        """The chunks of one line, or of a whole answer."""
+        if self._ended or not line.strip():
+            return
+        try:
+            answer = decode_object(line)
+        except ValueError as error:
+            raise Broken("the upstream sent a line that is not JSON", code="upstream_bad_response") from error
+        if answer.get("error"):
+            raise in_stream_error(line)
+        if "message" not in answer and "done" not in answer:
+            raise Broken("the upstream's answer is not a chat message", code="upstream_bad_response")
+        if self._builder is None:
+            self._builder = ChunkBuilder(f"chatcmpl-{self._call.id}", self._created(answer), self._call.model)
+            yield self._builder.delta(ROLE)
+        yield from self._message(self._builder, answer.get("message") or {})
+        if answer.get("done"):
+            yield from self._end(self._builder, answer)
+
+    def _created(self, answer: Json) -> int:
+        """`created_at` has nanoseconds, more digits than the standard parser takes."""
+        try:
+            return int(datetime.fromisoformat(_SUBSECONDS.sub("", str(answer.get("created_at")))).timestamp())
+        except ValueError:
+            return int(self._call.received_at)
+
+    def _message(self, build: ChunkBuilder, message: Json) -> Iterator[Json]:
+        if message.get("thinking"):
+            yield build.delta(reasoning(message["thinking"]))
+        if message.get("content"):
+            yield build.delta({"content": message["content"]})
+        for call in message.get("tool_calls") or ():
+            number, function = self._tools, call.get("function") or {}
+            self._tools += 1
+            call_id = call.get("id") or f"call_{self._call.id}_{number}"
+            yield build.delta(tool_start(number, call_id, function.get("name") or ""))
+            yield build.delta(tool_arguments(number, encode(function.get("arguments") or {}).decode()))
+
+    def _end(self, build: ChunkBuilder, answer: Json) -> Iterator[Json]:
+        reason = answer.get("done_reason", "stop")
+        if not reason:
+            raise CutShort("the upstream ended its answer early")
+        self._ended = True
+        if reason != "length":
+            reason = "tool_calls" if self._tools else "stop"
+        yield build.finish(reason)
+        if "prompt_eval_count" in answer or "eval_count" in answer:
+            yield build.usage(usage(answer.get("prompt_eval_count") or 0, answer.get("eval_count") or 0))

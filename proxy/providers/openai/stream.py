@@ -1,0 +1,131 @@
+"""A stream on the normalised wire: the quirks of OpenAI's imitators repaired.
+
+Source: reference/upstreams.md §2.8, §4.7 and the test vectors 7-13, 18, 19.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from proxy.call import Call, Json
+from proxy.errors import Broken, CutShort
+from proxy.framing import SseFrames, sse_data
+from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
+from proxy.openai_format.encoding import decode_object
+from proxy.openai_format.errors import in_stream_error
+from proxy.providers.openai.reply import arguments, complete_usage, finish_reason
+
+_KEPT = ("system_fingerprint", "service_tier")
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What has been said of one choice so far."""
+
+    finished: bool = False
+    tools: int = 0
+    by_id: dict[str, int] = field(default_factory=dict)
+    by_index: dict[int | None, int] = field(default_factory=dict)
+
+
+class NormalisedStream:
+    """One stream; see `StreamParser`."""
+
+    thinking = False
+
+    def __init__(self, call: Call, max_frame_bytes: int) -> None:
+        self._call = call
+        self._frames = SseFrames(max_frame_bytes)
+        self._builder: ChunkBuilder | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Json | None = None
+        self._done = False
+
+    def feed(self, data: bytes) -> Iterator[Json]:
+        for frame in self._frames.feed(data):
+            for payload in sse_data(frame):
+                if not self._done:
+                    yield from self._read(payload)
+
+    def finish(self) -> Iterator[Json]:
+        for payload in sse_data(self._frames.flush()):
+            if not self._done:
+                yield from self._read(payload)
+        if not self._done:
+            yield from self._end()
+
+    def _read(self, payload: bytes) -> Iterator[Json]:
+        if payload.strip().startswith(b"[DONE]"):
+            yield from self._end()
+            return
+        try:
+            chunk = decode_object(payload)
+        except ValueError as error:
+            raise Broken("the upstream sent a frame that is not JSON", code="upstream_bad_response") from error
+        if chunk.get("error"):
+            raise in_stream_error(payload)
+        kept = {name: chunk[name] for name in _KEPT if chunk.get(name)}
+        if chunk.get("usage"):
+            self._usage = {"usage": complete_usage(chunk["usage"]), **kept}
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            for made in self._read_choice(chunk, choice):
+                yield {**made, **kept}
+
+    def _end(self) -> Iterator[Json]:
+        self._done = True
+        if self._builder is None or not all(choice.finished for choice in self._choices.values()):
+            raise CutShort("the upstream ended its answer early")
+        if self._usage:
+            yield {**self._builder.usage({}), **self._usage}
+
+    def _read_choice(self, chunk: Json, choice: Json) -> Iterator[Json]:
+        delta, reason = choice.get("delta") or {}, choice.get("finish_reason") or None
+        if not delta and reason is None:
+            return
+        index = choice.get("index") or 0
+        build = self._build(chunk)
+        state = self._choices.get(index)
+        if state is None:
+            state = self._choices[index] = _Choice()
+            yield build.delta(ROLE, index=index)
+        if state.finished:
+            return
+        plain = {name: value for name, value in delta.items() if name not in ("role", "tool_calls") and value}
+        thoughts = plain.get("reasoning") or plain.get("reasoning_content")
+        if thoughts:
+            plain |= reasoning(thoughts)
+        if plain:
+            extra = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
+            yield build.delta(plain, index=index, **extra)
+        for fragment in delta.get("tool_calls") or ():
+            for piece in self._read_tool(state, fragment):
+                yield build.delta(piece, index=index)
+        if reason:
+            state.finished = True
+            yield build.finish(finish_reason(reason), index=index)
+
+    def _build(self, chunk: Json) -> ChunkBuilder:
+        if self._builder is None:
+            self._builder = ChunkBuilder(
+                chunk.get("id") or f"chatcmpl-{self._call.id}",
+                chunk.get("created") or int(self._call.received_at),
+                self._call.model,
+            )
+        return self._builder
+
+    def _read_tool(self, state: _Choice, fragment: Json) -> Iterator[Json]:
+        """A tool call is known by its id; by its index only when it has none."""
+        function = fragment.get("function") or {}
+        call_id, index = fragment.get("id"), fragment.get("index")
+        number = state.by_id.get(call_id) if call_id else state.by_index.get(index, state.tools - 1)
+        if number is None or number < 0:
+            number = state.tools
+            state.tools += 1
+            call_id = call_id or f"call_{self._call.id}_{number}"
+            state.by_id[call_id] = number
+            yield tool_start(number, call_id, function.get("name") or "")
+        if isinstance(index, int):
+            state.by_index[index] = number
+        text = arguments(function.get("arguments"))
+        if text:
+            yield tool_arguments(number, text)
