@@ -1,1 +1,3 @@
-"""Octet: an OpenAI-compatible sidecar in front of eight kinds of LLM upstreams."""
+"""Octet: an OpenAI-compatible sidecar in front of many kinds of LLM upstreams."""
+
+__version__ = "0.1.0"

@@ -73,7 +73,7 @@ class Source(Protocol):
 class Sink(Protocol):
     """Somebody bytes are pushed at. Exactly one of `end` and `fail` comes last.
 
-    `feed` is synchronous and may raise an `UpstreamError`: the source then stops and calls `fail` with it.
+    `feed` is synchronous; a sink that wants no more ignores what still comes.
     """
 
     def feed(self, data: bytes) -> None: ...

@@ -1,5 +1,6 @@
 """YAML -> Config: strict, immutable, every mistake with its place."""
 
+from proxy.config.globs import Globs, is_glob
 from proxy.config.load import load, load_environment
 from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import (
@@ -23,6 +24,7 @@ __all__ = [
     "CallerKey",
     "Config",
     "ConfigError",
+    "Globs",
     "Match",
     "Mistake",
     "ProviderTraits",
@@ -33,6 +35,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "Upstream",
+    "is_glob",
     "json_schema",
     "load",
     "load_environment",

@@ -1,10 +1,11 @@
 """Where a dialect meets the proxy: pure operations, the same for every provider."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from proxy.call import Call, Json
+from proxy.call import Call, Json, Sink, Source
 from proxy.config import ProviderTraits, Upstream
 from proxy.errors import UpstreamError
 
@@ -17,6 +18,14 @@ class Target:
     upstream: Upstream
     model: str
     label: str = "other"  # the model in metrics: a name from the configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call may go, in the order to try."""
+
+    name: str
+    targets: tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,40 @@ class Provider(Protocol):
 
     def parse_models(self, body: bytes) -> Iterable[Json]:
         """OpenAI model objects from the answer; raises ValueError when it is not a list of models."""
+        ...
+
+
+class Exchange(Source, Protocol):
+    """One request on the wire, and its answer; the body is read, or pushed at a sink."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    async def read(self, limit: int) -> bytes: ...
+
+    async def read_up_to(self, limit: int) -> bytes: ...
+
+    def start(self, sink: Sink) -> None: ...
+
+
+class Endpoint(Protocol):
+    """An upstream ready to be called."""
+
+    @property
+    def provider(self) -> Provider: ...
+
+    def dress(self, request: UpstreamRequest, call: Call) -> UpstreamRequest:
+        """The request with the headers and the key that belong to this upstream and this caller."""
+        ...
+
+    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Exchange]:
+        """Entering it sends the request and waits for the answer's head."""
         ...
 
 

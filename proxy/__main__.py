@@ -1,0 +1,188 @@
+"""The commands: serve, demo, simulate, check, schema."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from proxy import __version__
+from proxy.config import Address, Config, ConfigError
+from proxy.config.model import parse_address
+
+FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
+
+  Try it without any:   octet demo
+  With a file:          octet serve octet.yaml
+  From the environment: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OLLAMA_BASE_URL and start again
+"""
+EXIT_MISTAKES = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigError as error:
+        _print(sys.stderr, *error.mistakes)
+        return EXIT_MISTAKES
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="octet", description="An OpenAI-compatible sidecar.")
+    parser.add_argument("--version", action="version", version=f"octet {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=command)
+        return made
+
+    serve = add("serve", _serve, "Run; without CONFIG, upstreams come from the environment.")
+    serve.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
+    demo = add("demo", _demo, "Run simulated upstreams and the sidecar in front of them.")
+    for each in (serve, demo):
+        each.add_argument("--listen", type=_address, action="append", metavar="HOST:PORT", help="or unix:PATH")
+        each.add_argument("--admin", type=_address, metavar="HOST:PORT", help="or unix:PATH")
+    simulate = add("simulate", _simulate, "Run the simulated upstreams alone.")
+    simulate.add_argument("--listen", type=_address, default=Address("127.0.0.1", 8082), metavar="HOST:PORT")
+    simulate.add_argument("--pace", type=float, default=0.02, metavar="SECONDS", help="between tokens (0.02)")
+    check = add("check", _check, "Say what is wrong with a configuration; exit 0 or 2.")
+    check.add_argument("config", metavar="CONFIG")
+    add("schema", _schema, "Print the JSON Schema of the configuration.")
+    return parser
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _load(options.config)
+    if config is None:
+        sys.stderr.write(FOUND_NOTHING)
+        return EXIT_MISTAKES
+    origin = options.config or "the environment"
+    return _run(_serve_until_stopped(_with_flags(config, options), origin))
+
+
+def _load(path: str | None) -> Config | None:
+    from proxy.config import load, load_environment
+    from proxy.providers import traits
+
+    return load(path, traits(), os.environ) if path else load_environment(traits(), os.environ)
+
+
+def _with_flags(config: Config, options: argparse.Namespace) -> Config:
+    flags: dict[str, Any] = {}
+    if options.listen:
+        flags["listen"] = tuple(options.listen)
+    if options.admin:
+        flags["admin"] = options.admin
+    return config.model_copy(update={"server": config.server.model_copy(update=flags)})
+
+
+async def _serve_until_stopped(config: Config, origin: str, epilogue: Callable[[str], str] | None = None) -> int:
+    from proxy.app import App, ListenError
+    from proxy.summary import base_url, summary
+
+    app = App(config)
+    try:
+        await app.start()
+    except ListenError as error:
+        _print(sys.stderr, f"octet: {error}")
+        return 1
+    _print(sys.stderr, summary(config, app.addresses, app.admin, origin))
+    if epilogue is not None:
+        _print(sys.stderr, epilogue(base_url(app.addresses[0])))
+    await app.run()
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return _run(_demo_until_stopped(options))
+
+
+async def _demo_until_stopped(options: argparse.Namespace) -> int:
+    from proxy.demo import demo_config, snippets
+    from proxy.simulator import Simulator
+
+    async with Simulator(pace=0.05, record=False) as simulator:
+        config = _with_flags(demo_config(simulator.url), options)
+        return await _serve_until_stopped(config, "the demo, with simulated upstreams", snippets)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    return _run(_simulate_until_stopped(options.listen, options.pace))
+
+
+async def _simulate_until_stopped(address: Address, pace: float) -> int:
+    from proxy.simulator import Simulator
+    from proxy.simulator.server import DIALECTS
+
+    simulator, stopped = Simulator(pace=pace, record=False), asyncio.Event()
+    try:
+        if address.path:
+            await simulator.start(path=address.path)
+        else:
+            await simulator.start(address.host, address.port)
+    except OSError as error:
+        _print(sys.stderr, f"octet: cannot listen at {address}: {error.strerror or error}")
+        return 1
+    _print(sys.stderr, "simulated upstreams:", *(f"  {name:12} {simulator.base_url(name)}" for name in DIALECTS))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await simulator.close()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        config = _load(options.config)
+    except ConfigError as error:
+        _print(sys.stdout, *error.mistakes)
+        return EXIT_MISTAKES
+    if config is not None:
+        counts = f"upstreams: {len(config.upstreams)}, routes: {len(config.routes)}"
+        _print(sys.stdout, f"{options.config}: no mistakes ({counts})")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001
+    from proxy.config import json_schema
+    from proxy.providers import traits
+
+    _print(sys.stdout, json.dumps(json_schema(traits()), indent=2))
+    return 0
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """On uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _print(stream: Any, *lines: object) -> None:
+    stream.write("".join(f"{line}\n" for line in lines))
+    stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Who calls: keys of ours, and keys that only pass through."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+from proxy.call import Caller
+from proxy.config import Globs, Server
+from proxy.errors import Forbidden, Unauthenticated
+
+OWN_HEADER = "x-octet-key"
+
+
+class Auth:
+    """The callers of one configuration.
+
+    Keys are found by their SHA-256: how long that takes tells nothing about how much of a guess was right.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._callers = {
+            _digest(caller.key.get_secret_value()): Caller(caller.name, caller.models) for caller in server.callers
+        }
+        self._models = {caller.name: Globs(caller.models) for caller in server.callers}
+
+    def identify(self, headers: Mapping[str, str]) -> Caller:
+        """The caller that shows a key of ours, or anybody when there are no callers.
+
+        Raises:
+            Unauthenticated: no key, or one that we do not know.
+        """
+        bearer = _bearer(headers.get("authorization", ""))
+        if not self._callers:
+            return Caller(credential=bearer)
+        own = headers.get(OWN_HEADER)
+        shown = own or bearer
+        if not shown:
+            raise Unauthenticated("you did not send a key: send 'Authorization: Bearer KEY'")
+        caller = self._callers.get(_digest(shown))
+        if caller is None:
+            raise Unauthenticated("incorrect API key provided")
+        return Caller(caller.name, caller.models, credential=bearer if own else None)
+
+    def check_model(self, caller: Caller, model: str) -> None:
+        """Raises Forbidden when the caller may not ask for the model."""
+        if not self.may_use(caller, model):
+            raise Forbidden("your key may not use this model", param="model", code="model_not_allowed")
+
+    def may_use(self, caller: Caller, model: str) -> bool:
+        return caller.name is None or self._models[caller.name].fit(model)
+
+
+def _bearer(authorization: str) -> str | None:
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token and token.isprintable() and token.isascii() else None
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,227 @@
+"""Wiring: what the process owns, and one configuration made ready."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import random
+import signal
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from proxy.admission.auth import Auth
+from proxy.call import Json
+from proxy.config import Address, Config
+from proxy.edge.admin import AdminEndpoints
+from proxy.edge.endpoints import DataEndpoints, model_object
+from proxy.edge.server import HttpServer
+from proxy.errors import Stopping
+from proxy.pipeline import Pipeline, Snapshot
+from proxy.providers import providers
+from proxy.routing import Router
+from proxy.telemetry import LineWriter, Telemetry
+from proxy.upstream.credentials import read_credential
+from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.model_lists import ModelLists
+from proxy.upstream.transport import Transport
+
+logger = logging.getLogger("octet")
+
+DEFAULT_PORT = 8080
+BACKLOG = 2048
+FLUSH_SECONDS = 0.25
+
+
+class ListenError(Exception):
+    """An address cannot be listened at."""
+
+
+class App:
+    """One sidecar: its listeners, its connections and its state.
+
+    `start` listens, `stop` drains; both once.
+    """
+
+    def __init__(self, config: Config, lines: LineWriter | None = None) -> None:
+        self._lines = lines or LineWriter()
+        self._telemetry = Telemetry(self._lines.write)
+        self._config = config
+        self._endpoints: dict[str, Endpoint] = {}
+        self._servers: list[tuple[asyncio.Server, HttpServer]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self.addresses: list[Address] = []  # of the data listener, as bound
+        self.admin: Address | None = None
+        self.draining = False
+        self.listening = False
+
+    async def start(self) -> None:
+        """Build, and listen.
+
+        Raises:
+            ConfigError: a key cannot be read.
+            ListenError: an address is taken.
+        """
+        via = f"1.1 octet-{os.urandom(6).hex()}"
+        config = self._config
+        keys = {name: read_credential(name, upstream) for name, upstream in config.upstreams.items()}
+        dialects = providers()
+        self._endpoints = {
+            name: Endpoint(name, upstream, dialects[upstream.provider], Transport(upstream), keys[name], via)
+            for name, upstream in config.upstreams.items()
+        }
+        snapshot = Snapshot(config, Auth(config.server), Router(config), self._endpoints, via)
+        self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
+        self._model_lists = ModelLists(self._endpoints.values())
+        self._data = DataEndpoints(self, self._telemetry)
+        admin = AdminEndpoints(self, self._telemetry)
+        self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        try:
+            await self._listen(config, admin)
+        except BaseException:
+            await self._close()
+            raise
+        self._telemetry.generation.set(1)
+        self.listening = True
+        self._model_lists.heard()
+
+    async def _listen(self, config: Config, admin: AdminEndpoints) -> None:
+        limit = config.server.max_connections
+        self._data_server = HttpServer(self._data.handle, self._telemetry, limit)
+        if config.server.listen is not None:
+            for address in config.server.listen:
+                self.addresses.append(await self._bind(address, self._data_server))
+        else:
+            first = await self._bind(Address("127.0.0.1", DEFAULT_PORT), self._data_server)
+            self.addresses.append(first)
+            with contextlib.suppress(_NoSuchAddress):
+                self.addresses.append(await self._bind(Address("::1", DEFAULT_PORT), self._data_server))
+        self.admin = await self._bind(config.server.admin, HttpServer(admin.handle, self._telemetry, limit))
+
+    async def _bind(self, address: Address, server: HttpServer) -> Address:
+        loop = asyncio.get_running_loop()
+        try:
+            if address.path:
+                _remove_stale(Path(address.path))
+                listener = await loop.create_unix_server(server, address.path, backlog=BACKLOG)
+            else:
+                listener = await loop.create_server(server, address.host, address.port, backlog=BACKLOG)
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise _NoSuchAddress(f"cannot listen at {address}: this machine has no such address") from error
+            reason = "it is taken; choose another with --listen or --admin" if _is_taken(error) else error.strerror
+            raise ListenError(f"cannot listen at {address}: {reason}") from error
+        self._servers.append((listener, server))
+        if address.path:
+            return address
+        host, port = listener.sockets[0].getsockname()[:2]
+        return Address(host, port)
+
+    @property
+    def ready(self) -> bool:
+        return self.listening and not self.draining
+
+    @property
+    def telemetry(self) -> Telemetry:
+        return self._telemetry
+
+    def models(self) -> list[Json]:
+        """What /v1/models shows: names that the routes spell out, then the upstreams' own, each once."""
+        return list({model["id"]: model for model in self._each_model()}.values())
+
+    def _each_model(self) -> Iterator[Json]:
+        router = self.pipeline.snapshot.router
+        for name in router.models():
+            yield model_object(name)
+        for upstream, models in self._model_lists.heard().items():
+            for model in models:
+                if router.reaches(model["id"], upstream):
+                    yield model
+                if router.direct:
+                    yield {**model, "id": f"{upstream}/{model['id']}"}
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+        task = asyncio.current_task()
+
+        def on_signal() -> None:
+            if stopped.is_set() and task is not None:
+                task.cancel()
+            stopped.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await stopped.wait()
+        logger.info("stopping: no new calls, %d in flight", self._data.answering)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Drain: take no new calls, let those in flight end, cut off what is left, close everything."""
+        server = self._config.server
+        self.draining = True
+        try:
+            if server.drain_delay_seconds:
+                await asyncio.sleep(server.drain_delay_seconds)
+            for listener, _ in self._servers[:-1]:
+                listener.close()
+            await self._in_flight(server.drain_seconds)
+            if self._data.answering:
+                logger.warning("drain_seconds are over: cutting off %d calls", self._data.answering)
+                self._data.cut_off(Stopping("the sidecar is shutting down"))
+                await self._in_flight(1.0)
+        finally:
+            await self._close()
+
+    async def _in_flight(self, patience: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._data.idle()
+
+    async def _close(self) -> None:
+        self.listening = False
+        for listener, server in self._servers:
+            listener.close()
+            await server.shutdown(0.5)
+        await self._model_lists.close()
+        for endpoint in self._endpoints.values():
+            await endpoint.transport.close()
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.wait([self._flusher])
+        self._lines.flush()
+        _remove_sockets(self.addresses)
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.to_thread(self._lines.flush)
+
+
+class _NoSuchAddress(ListenError):
+    pass
+
+
+def _is_taken(error: OSError) -> bool:
+    return error.errno == errno.EADDRINUSE or "address already in use" in str(error)
+
+
+def _remove_sockets(addresses: Iterable[Address]) -> None:
+    for address in addresses:
+        if address.path:
+            Path(address.path).unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens at any more."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise ListenError(f"cannot listen at unix:{path}: a file is in the way")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise ListenError(f"cannot listen at unix:{path}: it is taken")
+    path.unlink()

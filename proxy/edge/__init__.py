@@ -1,0 +1,1 @@
+"""HTTP towards the caller: endpoints, streams, errors, and the admin side."""

@@ -1,0 +1,53 @@
+"""A request's body: JSON by its headers, within its bounds, in time."""
+
+import asyncio
+
+from aiohttp import web
+
+from proxy.config import Server
+from proxy.errors import BodyTooLarge, InvalidRequest, ReadTimeout, UnsupportedMedia
+
+
+def check_media(request: web.BaseRequest) -> None:
+    """Raises UnsupportedMedia for what the headers already say is no plain JSON.
+
+    A form or text/plain is refused too: browsers send those across origins without asking.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("send the body without Content-Encoding")
+
+
+async def read_body(request: web.BaseRequest, server: Server) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge, ReadTimeout, UnsupportedMedia, InvalidRequest.
+    """
+    check_media(request)
+    limit = server.max_body_bytes
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    parts, size = [], 0
+    content = request.content
+    while not content.at_eof():
+        try:
+            async with asyncio.timeout(server.body_timeout_seconds):
+                data = await content.readany()
+        except TimeoutError as error:
+            raise ReadTimeout("the request's body did not arrive in time") from error
+        except web.RequestPayloadError as error:
+            raise InvalidRequest("the request's body broke off or is malformed") from error
+        size += len(data)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit} bytes (server.max_body_bytes)")

@@ -1,0 +1,108 @@
+"""What goes into our answers: headers, and every error as OpenAI's error object."""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from proxy.errors import ProxyError
+from proxy.openai_format.encoding import encode, encode_event
+from proxy.openai_format.errors import error_object
+from proxy.resilience.reply import Reply, upstream_request_id
+from proxy.telemetry import CallRecord
+
+JSON_TYPE = "application/json"
+MAX_RETRY_AFTER = 60.0  # seconds; SDKs give up on longer waits
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_SANE_NAME = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,96}")
+_MAX_NAMES = 32
+_PASSED_BACK = ("x-ratelimit-", "openai-")
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """The caller's own id when it is sane, else one of ours."""
+    given = headers.get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def call_headers(record: CallRecord, reply: Reply) -> dict[str, str]:
+    """The headers of a reply: where it came from, and what the upstream says of its limits."""
+    headers = {
+        "x-request-id": record.request_id,
+        "x-octet-route": record.route,
+        "x-octet-upstream": record.upstream,
+        "x-octet-model": sane(record.model),
+        "x-octet-attempts": str(record.attempts),
+        "x-octet-cache": "bypass",
+        "server-timing": _timing(record),
+    }
+    if reply.dropped:
+        headers["x-octet-dropped"] = names(reply.dropped)
+    for name, value in reply.headers.items():
+        if name.lower().startswith(_PASSED_BACK) and _is_value(value):
+            headers[name.lower()] = value
+    theirs = upstream_request_id(reply.headers)
+    if theirs and _is_value(theirs):
+        headers["x-upstream-request-id"] = theirs
+    return headers
+
+
+def _timing(record: CallRecord) -> str:
+    """Source: W3C Server Timing; milliseconds."""
+    waited = record.upstream_seconds
+    own = time.perf_counter() - record.started - waited
+    return f"octet;dur={max(own, 0) * 1000:.2f}, upstream;dur={waited * 1000:.2f}"
+
+
+def names(dropped: Iterable[str]) -> str:
+    """Names of a caller's fields, fit for a header."""
+    shown = [name if _SANE_NAME.fullmatch(name) else "other" for name in dropped]
+    unique = list(dict.fromkeys(shown))
+    return ", ".join(unique[:_MAX_NAMES])
+
+
+def sane(text: str) -> str:
+    """A text from outside, fit for a header's value."""
+    return "".join(character if character.isprintable() and character.isascii() else "?" for character in text)
+
+
+def _is_value(value: str) -> bool:
+    return value.isprintable() and value.isascii() and len(value) <= 512
+
+
+def error_headers(error: ProxyError, record: CallRecord) -> dict[str, str]:
+    """The headers of an error answer, with advice on when to come again."""
+    headers = {"x-request-id": record.request_id, **error.headers}
+    for name, value in (("route", record.route), ("upstream", record.upstream), ("model", sane(record.model))):
+        if value:
+            headers[f"x-octet-{name}"] = value
+    if record.attempts:
+        headers["x-octet-attempts"] = str(record.attempts)
+        headers["x-octet-cache"] = "bypass"
+    if record.dropped:
+        headers["x-octet-dropped"] = names(record.dropped)
+    if record.upstream_request_id and _is_value(record.upstream_request_id):
+        headers["x-upstream-request-id"] = record.upstream_request_id
+    wait = getattr(error, "retry_after", None)
+    if wait is not None and error.status in (429, 503):
+        wait = min(wait, MAX_RETRY_AFTER)
+        headers["retry-after"] = str(max(1, -int(-wait // 1)))
+        headers["retry-after-ms"] = str(int(wait * 1000))
+    return headers
+
+
+def error_response(error: ProxyError, record: CallRecord) -> web.Response:
+    """An error as an answer of its own."""
+    return web.Response(
+        body=encode(error_object(error, record.request_id)),
+        status=error.status,
+        headers=error_headers(error, record),
+        content_type=JSON_TYPE,
+    )
+
+
+def error_event(error: ProxyError, request_id: str) -> bytes:
+    """An error as the last event of a stream."""
+    return encode_event(error_object(error, request_id))

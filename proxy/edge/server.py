@@ -1,0 +1,96 @@
+"""aiohttp's server, with our errors in place of its own, and a bound on connections."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.edge.render import error_response, request_id
+from proxy.errors import InvalidRequest, ProxyError, ProxyFault
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.errors import error_object
+from proxy.telemetry import CallRecord, Telemetry
+
+logger = logging.getLogger("octet")
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+KEEP_ALIVE_SECONDS = 75.0  # idle connections of callers
+
+
+class HttpServer(web.Server):
+    """Serves a handler; what goes wrong before or outside it is answered in OpenAI's shape too.
+
+    Args:
+        max_connections: those above it are answered 503 and closed.
+    """
+
+    def __init__(self, handler: Handler, telemetry: Telemetry, max_connections: int) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self.telemetry = telemetry
+        self.max_connections = max_connections
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            logger=logger,
+        )
+
+
+class _Connection(RequestHandler):
+    """One connection of a caller."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: HttpServer, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.telemetry.connections.inc()
+        if len(self._server.connections) > self._server.max_connections:
+            self._refuse(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.telemetry.connections.dec()
+        super().connection_lost(exc)
+
+    def _refuse(self, transport: asyncio.BaseTransport) -> None:
+        self._server.telemetry.refused("too_many_connections")
+        error = ProxyFault("too many connections (server.max_connections)", code="overloaded", status=503)
+        body = encode(error_object(error, request_id({})))
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(
+                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+                b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # quotes what the caller sent
+    ) -> web.StreamResponse:
+        """What aiohttp's parser refuses, or a handler lets through; nothing of the input is quoted or logged."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of another answer has been sent")
+        error: ProxyError
+        if status == 400:
+            error = InvalidRequest("this is not an HTTP request that can be read: check its first line and headers")
+            self._server.telemetry.refused("malformed")
+        else:
+            error = ProxyFault("the sidecar failed on this call")
+            logger.error("a request failed: %s", type(exc).__name__, exc_info=exc)
+        record = CallRecord(request_id({}), time.perf_counter())
+        response = error_response(error, record)
+        response.force_close()
+        return response

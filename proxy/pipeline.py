@@ -1,0 +1,124 @@
+"""The journey of one call. Read this first.
+
+A body comes in; its caller is known, it becomes a call, it gets a route, the route's targets are tried, and the
+first reply goes out. Each `async with` holds something exactly as long as the reply needs it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.admission.auth import Auth
+from proxy.admission.parsing import parse
+from proxy.call import Call
+from proxy.config import Config
+from proxy.errors import CallerError, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
+from proxy.providers.seam import Endpoint
+from proxy.resilience.attempts import Walk
+from proxy.resilience.reply import Reply
+from proxy.routing import Router
+from proxy.telemetry import CallRecord, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One configuration, made ready; a call keeps the one it began with."""
+
+    config: Config
+    auth: Auth
+    router: Router
+    endpoints: Mapping[str, Endpoint]
+    via: str
+
+
+class Answer(Protocol):
+    """Where replies go: the edge's side of a call."""
+
+    async def body(self) -> bytes:
+        """The request's body."""
+        ...
+
+    def expect(self, call: Call, record: CallRecord) -> None:
+        """A reply is being made; a stream may be kept alive meanwhile."""
+        ...
+
+    async def deliver(self, reply: Reply, record: CallRecord) -> None:
+        """Send the reply, to its end; raises what breaks a stream on its way."""
+        ...
+
+    async def fail(self, error: ProxyError, record: CallRecord) -> None:
+        """Tell the caller that there is no (further) reply."""
+        ...
+
+
+class Pipeline:
+    """Serves calls under one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, telemetry: Telemetry, chance: Callable[[], float]) -> None:
+        self.snapshot = snapshot
+        self._telemetry = telemetry
+        self._chance = chance
+
+    async def serve(self, headers: Mapping[str, str], answer: Answer, record: CallRecord) -> None:
+        """One call from its body to its settled record.
+
+        Raises:
+            CancelledError: the caller has gone.
+            Exception: a fault of ours; the caller has been told, without details.
+        """
+        try:
+            await self._serve(headers, answer, record)
+            record.outcome = "ok"
+        except ProxyError as error:
+            _note(record, error)
+            await answer.fail(error, record)
+        except asyncio.CancelledError:
+            if record.cut_off_by is None:
+                record.outcome = "hangup"
+                raise
+            _keep_on()
+            _note(record, record.cut_off_by)
+            await answer.fail(record.cut_off_by, record)
+        except Exception as error:
+            fault = ProxyFault("the sidecar failed on this call")
+            _note(record, fault, type(error).__name__)
+            await answer.fail(fault, record)
+            raise
+        finally:
+            self._telemetry.settle(record)
+
+    async def _serve(self, headers: Mapping[str, str], answer: Answer, record: CallRecord) -> None:
+        snapshot = self.snapshot
+        if snapshot.via in headers.get("via", ""):
+            raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
+        caller = snapshot.auth.identify(headers)
+        record.caller = caller.name or ""
+        body = await answer.body()
+        call = parse(body, caller=caller, headers=headers, call_id=record.request_id, received_at=time.time())
+        record.model_asked, record.stream = call.model, call.stream
+        snapshot.auth.check_model(caller, call.model)
+        route = snapshot.router.choose(call, self._chance)
+        record.route = route.name
+        answer.expect(call, record)
+        async with Walk(call, route, snapshot.endpoints, record, self._telemetry) as reply:
+            await answer.deliver(reply, record)
+
+
+def _keep_on() -> None:
+    """Take a cancellation back: the caller is still there, and is owed an end."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+def _note(record: CallRecord, error: ProxyError, detail: str = "") -> None:
+    record.reason = detail or error.reason
+    if isinstance(error, CallerError | RequestRefused):
+        record.outcome = "caller_error"
+    elif isinstance(error, UpstreamError):
+        record.outcome = "cut" if record.first_token is not None else "upstream_error"
+        record.upstream_request_id = error.upstream_request_id or record.upstream_request_id
+    else:
+        record.outcome = "proxy_error"

@@ -1,0 +1,1 @@
+"""Route -> the first attempt that succeeds."""

@@ -1,0 +1,72 @@
+"""The clocks of a stream: one timer that looks, when it fires, whether anything came in the meantime."""
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.config import Timeouts
+
+STREAM_TOTAL_SECONDS = 3600.0
+JSON_TOTAL_SECONDS = 600.0
+
+
+def total_seconds(timeouts: Timeouts, *, stream: bool) -> float:
+    """The bound of a whole attempt."""
+    return timeouts.total_seconds or (STREAM_TOTAL_SECONDS if stream else JSON_TOTAL_SECONDS)
+
+
+class StreamClock:
+    """Bounds the wait for first content, then each gap between bytes, and the whole.
+
+    Args:
+        started: when the attempt began, in the loop's time.
+        expire: called once with the clock that ran out: `first_token`, `idle` or `total`.
+    """
+
+    def __init__(self, timeouts: Timeouts, started: float, expire: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = timeouts.idle_seconds
+        self._first_token: float | None = started + timeouts.first_token_seconds
+        self._total = started + total_seconds(timeouts, stream=True)
+        self._expire = expire
+        self._last = started
+        self._paused = False
+        self._timer = self._loop.call_at(self._due()[0], self._look)
+
+    def touch(self) -> None:
+        """Bytes have come."""
+        self._last = self._loop.time()
+
+    def content_began(self) -> None:
+        """First content has come: from now on gaps count."""
+        self._first_token = None
+        self._last = self._loop.time()
+        self._arm()
+
+    def pause(self) -> None:
+        """It is we who do not read: the gap does not count."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self.touch()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _due(self) -> tuple[float, str]:
+        """When which clock runs out, if nothing comes."""
+        if self._first_token is not None:
+            return min((self._first_token, "first_token"), (self._total, "total"))
+        last = self._loop.time() if self._paused else self._last
+        return min((last + self._idle, "idle"), (self._total, "total"))
+
+    def _look(self) -> None:
+        due, clock = self._due()
+        if due <= self._loop.time():
+            self._expire(clock)
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_at(self._due()[0], self._look)

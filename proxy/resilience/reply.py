@@ -1,0 +1,149 @@
+"""What a successful attempt gives: a whole answer, or a stream that has shown its first content."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from proxy.call import Facts, Source
+from proxy.config import Timeouts
+from proxy.errors import Broken, TooSlow
+from proxy.providers.relay import Relay
+from proxy.providers.seam import Target
+from proxy.resilience.clock import StreamClock
+
+_CLOCK_TEXTS = {
+    "first_token": "no content from the upstream in time",
+    "idle": "the upstream's stream stands still",
+    "total": "the upstream's answer took too long",
+}
+
+
+def ran_out(clock: str) -> TooSlow:
+    """The failure of a clock."""
+    return TooSlow(_CLOCK_TEXTS[clock], clock=clock)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeReply:
+    """A completion, ready to be sent."""
+
+    target: Target
+    headers: Mapping[str, str]  # the upstream's
+    dropped: tuple[str, ...]
+    body: bytes = field(repr=False)
+    facts: Facts
+
+
+class StreamReply:
+    """The sink of an upstream's stream: holds frames back until first content, then pushes them at the caller.
+
+    Until `committed`, nothing has been sent and another target may be tried. `finished` ends with the stream;
+    it raises what broke it.
+    """
+
+    def __init__(
+        self, target: Target, dropped: tuple[str, ...], relay: Relay, source: Source, started: float, timeouts: Timeouts
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.target = target
+        self.dropped = dropped
+        self.headers: Mapping[str, str] = {}
+        self.facts = relay.facts
+        self.first_content_at: float | None = None
+        self.committed: asyncio.Future[None] = loop.create_future()
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self._relay = relay
+        self._source = source
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._limit = target.upstream.max_frame_bytes
+        self._out: Callable[[bytes], None] | None = None
+        self._clock = StreamClock(timeouts, started, self._expire)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the upstream."""
+        if self.finished.done():
+            return
+        self._clock.touch()
+        self._pass(self._relay.feed(data))
+        if self._relay.failure is not None:
+            self.fail(self._relay.failure)
+        elif self.facts.finished:
+            self.end()
+
+    def end(self) -> None:
+        """The body, or the stream in it, is at its end."""
+        if self.finished.done():
+            return
+        self._pass(self._relay.finish())
+        if self._relay.failure is not None:
+            self.fail(self._relay.failure)
+            return
+        self._finish(None)
+
+    def fail(self, error: Exception) -> None:
+        """The stream is broken."""
+        if not self.finished.done():
+            self._finish(error)
+
+    def connect(self, out: Callable[[bytes], None]) -> None:
+        """Push what was held back, and from now on all that comes, at `out`."""
+        held, self._held = b"".join(self._held), []
+        self._out = out
+        if held:
+            out(held)
+
+    def pause(self) -> None:
+        """The caller reads too slowly: the upstream is to wait."""
+        self._clock.pause()
+        self._source.pause()
+
+    def resume(self) -> None:
+        self._clock.resume()
+        self._source.resume()
+
+    def close(self) -> None:
+        """Stop the clocks; nothing is taken any more."""
+        self._clock.stop()
+        for future in (self.committed, self.finished):
+            if future.done():
+                future.cancelled() or future.exception()  # looked at, whoever waited for it
+            else:
+                future.cancel()
+
+    def _pass(self, data: bytes) -> None:
+        if self.first_content_at is None and self.facts.content:
+            self.first_content_at = time.perf_counter()
+            self._clock.content_began()
+            self.committed.set_result(None)
+        if not data:
+            return
+        if self._out is not None:
+            self._out(data)
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._limit and not self.facts.content:
+            self.fail(Broken("the upstream sends much and no content", code="upstream_bad_response"))
+
+    def _finish(self, error: Exception | None) -> None:
+        self._clock.stop()
+        for future in (self.committed, self.finished):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    def _expire(self, clock: str) -> None:
+        self.fail(ran_out(clock))
+
+
+Reply = WholeReply | StreamReply
+
+
+def upstream_request_id(headers: Mapping[str, str]) -> str:
+    """The upstream's own id of the call."""
+    return next((headers[name] for name in ("x-request-id", "request-id") if name in headers), "")

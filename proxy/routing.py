@@ -1,0 +1,134 @@
+"""Call -> Route: which rule serves a call, and its targets in the order to try. Pure: chance is an argument."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from proxy.call import Call
+from proxy.config import Config, Globs, Match, RouteRule, TargetRule, is_glob
+from proxy.errors import NotFound
+from proxy.providers.seam import Route, Target
+
+DIRECT = "direct"  # the route of calls that name their upstream
+
+Chance = Callable[[], float]  # uniform in [0, 1)
+
+
+class Router:
+    """The rules of one configuration, made ready."""
+
+    def __init__(self, config: Config) -> None:
+        server = config.server
+        self._config = config
+        self._direct = not server.callers if server.direct_models is None else server.direct_models
+        self._rules = tuple(_Rule(rule, config) for rule in config.routes)
+
+    @property
+    def direct(self) -> bool:
+        """Whether `upstream/model` addresses an upstream."""
+        return self._direct
+
+    def choose(self, call: Call, chance: Chance) -> Route:
+        """The route of a call.
+
+        Raises:
+            NotFound: no rule takes it.
+        """
+        direct = self._address(call.model) if self._direct else None
+        if direct is not None:
+            return direct
+        for rule in self._rules:
+            if rule.matches(call):
+                return Route(rule.name, tuple(rule.order(call.model, chance)))
+        raise NotFound(
+            "The model does not exist here: no route takes it. GET /v1/models lists those that do.",
+            param="model",
+            code="model_not_found",
+        )
+
+    def takes(self, model: str) -> bool:
+        """Whether some call for this model would be routed."""
+        return (self._direct and self._address(model) is not None) or any(rule.names(model) for rule in self._rules)
+
+    def reaches(self, model: str, upstream: str) -> bool:
+        """Whether the first rule for this model, asked as it is, may lead to this upstream under the same name."""
+        rule = next((rule for rule in self._rules if rule.names(model)), None)
+        return rule is not None and any(target.model in (None, model) for target in rule.targets_of(upstream))
+
+    def _address(self, model: str) -> Route | None:
+        name, slash, rest = model.partition("/")
+        upstream = self._config.upstreams.get(name)
+        if not slash or not rest or upstream is None:
+            return None
+        known = any(rest == target.model for rule in self._rules for target in rule.targets_of(name))
+        return Route(DIRECT, (Target(name, upstream, rest, rest if known else "other"),))
+
+    def models(self) -> Iterator[str]:
+        """The concrete names that the rules spell out, each once, in their order."""
+        names: dict[str, None] = {}
+        for rule in self._config.routes:
+            names |= dict.fromkeys(name for name in (*rule.match.model, *rule.list) if not is_glob(name))
+        return iter(names)
+
+
+class _Rule:
+    def __init__(self, rule: RouteRule, config: Config) -> None:
+        self.name = rule.name or ""
+        self._rule = rule
+        self._config = config
+        self._fits = _Fit(rule.match)
+        self._spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
+
+    def names(self, model: str) -> bool:
+        return self._fits.model(model)
+
+    def matches(self, call: Call) -> bool:
+        return self._fits.call(call)
+
+    def targets_of(self, upstream: str) -> Iterator[TargetRule]:
+        return (target for target in (*self._rule.targets, *self._rule.fallback) if target.upstream == upstream)
+
+    def order(self, model: str, chance: Chance) -> Iterator[Target]:
+        targets: Iterable[TargetRule] = self._rule.targets
+        if self._rule.strategy == "weighted":
+            targets = weighted(self._rule.targets, chance)
+        for target in (*targets, *self._rule.fallback):
+            label = target.model or (model if model in self._spelled else "other")
+            yield Target(target.upstream, self._config.upstreams[target.upstream], target.model or model, label)
+
+
+class _Fit:
+    def __init__(self, match: Match) -> None:
+        self._model = Globs(match.model)
+        self._headers = {name.lower(): Globs([glob]) for name, glob in match.headers.items()}
+        self._callers = frozenset(match.caller)
+        self._stream = match.stream
+
+    def model(self, model: str) -> bool:
+        return self._model.fit(model)
+
+    def call(self, call: Call) -> bool:
+        if not self._model.fit(call.model) or self._stream not in (None, call.stream):
+            return False
+        if self._callers and call.caller.name not in self._callers:
+            return False
+        return all(self._has(call.headers, name, globs) for name, globs in self._headers.items())
+
+    @staticmethod
+    def _has(headers: Mapping[str, str], name: str, globs: Globs) -> bool:
+        value = headers.get(name)
+        return value is not None and globs.fit(value)
+
+
+def weighted(targets: Iterable[TargetRule], chance: Chance) -> list[TargetRule]:
+    """Draw the targets one after another, each with the odds of its weight; those of weight 0 come last."""
+    left, drawn = list(targets), list[TargetRule]()
+    while left:
+        total = sum(target.weight for target in left)
+        if total == 0:
+            return drawn + left
+        point = chance() * total
+        for index, target in enumerate(left):
+            point -= target.weight
+            if point < 0:
+                drawn.append(left.pop(index))
+                break
+    return drawn

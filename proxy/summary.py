@@ -1,0 +1,57 @@
+"""What a person is told at the start: where it listens, where calls go, and where that was read."""
+
+from collections.abc import Iterator, Sequence
+
+from proxy import __version__
+from proxy.config import Address, Config, RouteRule, TargetRule, Upstream
+
+
+def base_url(address: Address) -> str:
+    """What a client is given as its base URL."""
+    if address.path:
+        return f"http://localhost/v1 (through {address})"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+    return f"http://{Address(host, address.port)}/v1"
+
+
+def summary(config: Config, addresses: Sequence[Address], admin: Address | None, origin: str) -> str:
+    """The start-up summary; it holds no key."""
+    return "\n".join(_lines(config, addresses, admin, origin))
+
+
+def _lines(config: Config, addresses: Sequence[Address], admin: Address | None, origin: str) -> Iterator[str]:
+    yield f"octet {__version__}, configured by {origin}"
+    yield f"  base URL   {', '.join(map(base_url, addresses))}"
+    yield f"  admin      http://{admin}/metrics"
+    callers = [caller.name for caller in config.server.callers]
+    yield f"  callers    {', '.join(callers) if callers else 'anybody who reaches the port'}"
+    width = max(map(len, config.upstreams))
+    for index, (name, upstream) in enumerate(config.upstreams.items()):
+        yield f"  {'' if index else 'upstreams':10} {name:{width}}  {_upstream(upstream)}"
+    for index, route in enumerate(config.routes):
+        yield f"  {'' if index else 'routes':10} {route.name}: {_route(route)}"
+    if not config.routes:
+        yield "  routes     none; calls name their upstream: model = upstream/model"
+
+
+def _upstream(upstream: Upstream) -> str:
+    key = "no key"
+    if upstream.credential == "caller":
+        key = "the caller's key"
+    elif upstream.api_key is not None:
+        key = "key given"
+    elif upstream.api_key_file is not None:
+        key = f"key in {upstream.api_key_file}"
+    return f"{upstream.provider} ({upstream.wire}) at {upstream.base_url}, {key}"
+
+
+def _route(route: RouteRule) -> str:
+    arrow = ", ".join(map(_target, route.targets))
+    if route.strategy == "weighted":
+        arrow = ", ".join(f"{_target(target)} (weight {target.weight})" for target in route.targets)
+    then = f", then {', '.join(map(_target, route.fallback))}" if route.fallback else ""
+    return f"{' '.join(route.match.model)} -> {arrow}{then}"
+
+
+def _target(target: TargetRule) -> str:
+    return f"{target.upstream}/{target.model}" if target.model else target.upstream

@@ -1,0 +1,1 @@
+"""HTTP towards the provider: UpstreamRequest -> status and bytes."""
