@@ -127,6 +127,7 @@ class DataEndpoints:
 
     def _finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """What every response has."""
+        response.headers["server"] = "octet"
         server = self._state.pipeline.snapshot.config.server
         if self._allows_origin(request, server):
             response.headers["access-control-allow-origin"] = request.headers["origin"]

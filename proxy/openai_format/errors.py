@@ -186,6 +186,9 @@ def classify(status: int, facts: ErrorFacts, wait: float | None = None) -> Upstr
         return Limited(facts.message or "the upstream limits its rate", retry_after=wait)
     if status in (408, 504):
         return TooSlow(facts.message or "the upstream timed out", clock="upstream")
+    if status == 508:
+        retry = {"x-should-retry": "false"}
+        return Broken(facts.message or "a loop", code="loop_detected", status=508, headers=retry)
     if status in (503, 529):
         return Overloaded(facts.message or "the upstream is overloaded", retry_after=wait)
     if status == 405 or 300 <= status < 400:

@@ -1,0 +1,151 @@
+"""One call: judged, then answered or failed as the behaviour wants, and counted once."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+from proxy.simulator.answers import Question, compose
+from proxy.simulator.behaviour import Behaviour, BehaviourError, parse_behaviour
+from proxy.simulator.delivery import Delivery, hang
+from proxy.simulator.dialect import Dialect, Page, Refused
+from proxy.simulator.faults import fault_page, scripted_problem
+from proxy.simulator.report import Outcome, Report, SeenRequest
+from proxy.simulator.scripts import Scripts
+
+HEADER = "x-simulate"
+UNKNOWN_MODEL = "missing"  # models whose names start so do not exist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for a call, whatever it asks."""
+
+    seed: int
+    pace: float
+    key: str | None
+    request_id: str
+
+
+class Exchange:
+    """A request and the answer to it. A request that the dialect refuses is refused whatever was scripted."""
+
+    def __init__(
+        self, request: web.BaseRequest, dialect: Dialect, terms: Terms, report: Report, scripts: Scripts
+    ) -> None:
+        self._request = request
+        self._dialect = dialect
+        self._terms = terms
+        self._report = report
+        self._call = report.begin(dialect.name)
+        self._misspelt: str | None = None
+        self._behaviour = self._choose_behaviour(scripts)
+        self._delivery = Delivery(request, self._call, report, self._behaviour, terms.pace)
+
+    async def run(self) -> web.StreamResponse:
+        """Answer, and count how it ended; the response returned is already sent or its connection gone."""
+        outcome: Outcome = "failed"
+        try:
+            outcome = await self._answer()
+        except asyncio.CancelledError:
+            outcome = "aborted"
+            raise
+        except ConnectionError:
+            outcome = "aborted"
+        finally:
+            self._report.end(self._call, outcome)
+        return self._delivery.response or web.Response()
+
+    def _choose_behaviour(self, scripts: Scripts) -> Behaviour:
+        """Take the header's behaviour, or else the scripted one; a misspelt header is reported later."""
+        header = self._request.headers.get(HEADER)
+        if header is None:
+            return scripts.take(self._dialect.name)
+        try:
+            return parse_behaviour(header)
+        except BehaviourError as error:
+            self._misspelt = f"{HEADER}: {error}"
+            return Behaviour()
+
+    async def _answer(self) -> Outcome:
+        behaviour, delivery = self._behaviour, self._delivery
+        if behaviour.stall == "accept":
+            self._report.saw(seen_request(self._request, self._dialect, b"", behaviour))
+            await hang()
+        body = await self._read_body()
+        self._report.saw(seen_request(self._request, self._dialect, body, behaviour))
+        try:
+            question = self._judge(body)
+        except Refused as refused:
+            page = self._dialect.problem_page(refused.problem, self._terms.request_id)
+            self._delivery = Delivery(self._request, self._call, self._report, Behaviour(), 0.0)
+            return await self._delivery.page(page, "failed")
+        await asyncio.sleep(behaviour.delay_seconds)
+        if behaviour.stall == "before_headers":
+            await hang()
+        if behaviour.cut == "before_headers":
+            delivery.hang_up()
+            return "failed"
+        fault = fault_page(self._dialect, question, behaviour, self._terms.request_id)
+        if fault is not None:
+            return await delivery.page(fault, "failed")
+        return await self._reply(question)
+
+    async def _read_body(self) -> bytes:
+        """Read all of the body, telling clients that ask first to send it."""
+        if self._request.headers.get("expect", "").lower() == "100-continue":
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._request.writer.output_size = 0
+        return await self._request.content.read()
+
+    def _judge(self, body: bytes) -> Question:
+        """Check credential, request and model, in this order; raises Refused."""
+        dialect, headers = self._dialect, lower_headers(self._request)
+        if self._misspelt is not None:
+            raise Refused(replace(dialect.problem(400, None, ""), message=self._misspelt))
+        dialect.authorize(headers, self._terms.key)
+        question = dialect.read(headers, body)
+        if question.model.startswith(UNKNOWN_MODEL):
+            raise Refused(dialect.problem(404, "model_not_found", question.model))
+        return question
+
+    async def _reply(self, question: Question) -> Outcome:
+        """Send the right answer."""
+        dialect, behaviour, request_id = self._dialect, self._behaviour, self._terms.request_id
+        answers = [compose(question, behaviour, seed=self._terms.seed, index=index) for index in range(question.n)]
+        streams = question.stream and not behaviour.whole
+        fails_later = behaviour.error_after is not None
+        status = 200 if fails_later else behaviour.status or 200
+        if not streams:
+            body = dialect.whole(question, answers, behaviour)
+            return await self._delivery.page(Page(status, body, headers=dialect.headers(request_id)), "completed")
+        problem = scripted_problem(dialect, question, behaviour)
+        return await self._delivery.stream(
+            status,
+            dialect.headers(request_id),
+            dialect.frames(question, answers, behaviour),
+            dialect.framing,
+            dialect.problem_frame(problem, request_id),
+        )
+
+
+def lower_headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers by lower-case name; those sent twice are joined by a comma."""
+    joined: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
+def seen_request(request: web.BaseRequest, dialect: Dialect, body: bytes, behaviour: Behaviour) -> SeenRequest:
+    """Keep what a test may want to compare."""
+    return SeenRequest(
+        dialect=dialect.name,
+        method=request.method,
+        path=request.path,
+        query=request.query_string,
+        headers=lower_headers(request),
+        body=body,
+        behaviour=behaviour,
+    )

@@ -1,0 +1,149 @@
+"""A sidecar in front of a simulator, both real servers on loopback."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from openai import AsyncOpenAI
+
+from proxy.app import App
+from proxy.config import Config
+from proxy.config.load import build
+from proxy.config.source import Document
+from proxy.providers import traits
+from proxy.simulator import Simulator
+from proxy.telemetry import LineWriter
+
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5", "ollama": "qwen3"}
+DIALECTS = tuple(MODELS)
+
+
+class Lines(LineWriter):
+    """Access lines, kept instead of written."""
+
+    def __init__(self) -> None:
+        super().__init__(stream=object())
+        self.kept: list[dict[str, Any]] = []
+        self._changed = asyncio.Event()
+
+    def write(self, line: bytes) -> None:
+        self.kept.append(json.loads(line))
+        self._changed.set()
+
+    async def wait_for(self, count: int) -> list[dict[str, Any]]:
+        """The lines, once there are `count` of them."""
+        async with asyncio.timeout(5):
+            while len(self.kept) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.kept
+
+
+@dataclass
+class Sidecar:
+    """A running sidecar and how to reach it."""
+
+    app: App
+    lines: Lines
+    sessions: list[aiohttp.ClientSession] = field(default_factory=list)
+    clients: list[AsyncOpenAI] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.app.addresses[0]}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{self.app.admin}"
+
+    def openai(self, **settings: Any) -> AsyncOpenAI:
+        """The official client, without retries of its own unless asked."""
+        client = AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "any", "max_retries": 0} | settings)
+        self.clients.append(client)
+        return client
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """A plain client."""
+        if not self.sessions:
+            self.sessions.append(aiohttp.ClientSession())
+        return self.sessions[0]
+
+    async def chat(self, model: str = "gpt-4o-mini", **fields: Any) -> aiohttp.ClientResponse:
+        """A call with a plain client."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **fields}
+        return await self.http.post(f"{self.url}/v1/chat/completions", json=body)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """A sample of /metrics; 0 when it is not there."""
+        async with self.http.get(f"{self.admin_url}/metrics") as response:
+            text = await response.text()
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        for line in text.splitlines():
+            sample, _, value = line.rpartition(" ")
+            if sample.partition("{")[0] == name and wanted <= set(sample.partition("{")[2].rstrip("}").split(",")):
+                return float(value)
+        return 0.0
+
+    async def close(self) -> None:
+        for session in self.sessions:
+            await session.close()
+        for client in self.clients:
+            await client.close()
+        await self.app.stop()
+
+
+Start = Callable[..., Awaitable[Sidecar]]
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """Simulated upstreams, nothing scripted."""
+    async with Simulator() as running:
+        yield running
+
+
+def config_for(simulator: Simulator, tree: Mapping[str, Any]) -> Config:
+    """A configuration in front of the simulator; `tree` adds to it, upstreams by their names."""
+    upstreams: dict[str, Any] = {
+        name: {"provider": name, "base_url": simulator.base_url(name), "api_key": "sk-ours"} for name in DIALECTS
+    }
+    for name, settings in tree.get("upstreams", {}).items():
+        upstreams[name] = {**upstreams.get(name, {}), **settings}
+    routes = [
+        {"name": name, "match": {"model": model}, "targets": [{"upstream": name}]} for name, model in MODELS.items()
+    ]
+    server = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_seconds": 2.0, **tree.get("server", {})}
+    whole = {"server": server, "upstreams": upstreams, "routes": tree.get("routes", routes)}
+    return build(Document("test", whole), traits())
+
+
+@pytest.fixture
+async def start(simulator: Simulator) -> AsyncIterator[Start]:
+    """Starts sidecars; at the end nothing of them may be left: no task, no connection to an upstream."""
+    before = asyncio.all_tasks()
+    running: list[Sidecar] = []
+
+    async def started(**tree: Any) -> Sidecar:
+        lines = Lines()
+        app = App(config_for(simulator, tree), lines)
+        await app.start()
+        running.append(Sidecar(app, lines))
+        return running[-1]
+
+    yield started
+    for sidecar in running:
+        await sidecar.close()
+    await simulator.report.wait_for(lambda report: report.open_connections == 0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not {task for task in left if "simulator" not in repr(task)}, "tasks are left"
+
+
+@pytest.fixture
+async def sidecar(start: Start) -> Sidecar:
+    """A sidecar with one route per dialect."""
+    return await start()
