@@ -147,3 +147,28 @@ async def start(simulator: Simulator) -> AsyncIterator[Start]:
 async def sidecar(start: Start) -> Sidecar:
     """A sidecar with one route per dialect."""
     return await start()
+
+
+class MuteServer(asyncio.Protocol):
+    """A server that takes connections and never says a word."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.met, self.left = asyncio.Event(), asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.met.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.left.set()
+
+
+@pytest.fixture
+async def mute_server() -> AsyncIterator[MuteServer]:
+    """An upstream with which no TLS handshake ends."""
+    protocol = MuteServer()
+    server = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    protocol.address = f"{host}:{port}"
+    yield protocol
+    server.close()

@@ -180,7 +180,7 @@ async def test_the_sdks_time_out_reaches_the_upstream(sidecar: Sidecar, simulato
     simulator.always(dialect, Behaviour(stall="before_headers"))
     with pytest.raises(openai.APITimeoutError):
         await sidecar.openai(timeout=0.2).chat.completions.create(model=MODELS[dialect], messages=MESSAGES)
-    await simulator.report.wait_for(lambda report: report.aborted == 1 and report.open_connections == 0)
+    await simulator.report.wait_for(lambda report: report.aborted == 1 and report.open_calls == 0)
 
 
 async def test_nobody_there_is_a_connection_error(sidecar: Sidecar) -> None:

@@ -114,7 +114,7 @@ async def test_clocks_before_content(
     (line,) = await sidecar.lines.wait_for(1)
     assert line["reason"].startswith("TooSlow.")
     assert clock in line["reason"] or clock == "total"
-    await simulator.report.wait_for(lambda report: report.open_connections == 0)
+    await simulator.report.wait_for(lambda report: report.aborted == 1 and report.open_calls == 0)
 
 
 @each_dialect

@@ -1,0 +1,121 @@
+"""Callers that leave: the upstream is let go at once, in every phase, and nothing is left behind."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+
+import pytest
+
+from proxy.simulator import Behaviour, Report, Simulator
+from tests.conftest import DIALECTS, MODELS, MuteServer, Sidecar, Start
+
+LONG = "one two three four five six seven eight nine ten " * 4
+
+PHASES = {
+    "waiting for the head": (Behaviour(stall="before_headers"), False, "connect"),
+    "waiting for the head of a stream": (Behaviour(stall="before_headers"), True, "connect"),
+    "waiting for the first token": (Behaviour(stall="before_first_token"), True, "first_token"),
+    "in mid-stream": (Behaviour(text=LONG, stall=3), True, "stream"),
+}
+
+
+def request(model: str, *, stream: bool) -> bytes:
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: octet\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def connect(sidecar: Sidecar) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address = sidecar.app.addresses[0]
+    return await asyncio.open_connection(address.host, address.port)
+
+
+def reached(phase: str) -> Callable[[Report], bool]:
+    """The simulator's sign that the call is in this phase."""
+    if phase == "stream":
+        return lambda report: report.frames >= 3
+    return lambda report: report.open_calls == 1
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("abrupt", [False, True], ids=["FIN", "RST"])
+async def test_a_hang_up_reaches_the_upstream(
+    sidecar: Sidecar, simulator: Simulator, dialect: str, phase: str, abrupt: bool
+) -> None:
+    """Whenever the caller leaves, the upstream call is aborted, and it counts as the caller's doing."""
+    behaviour, stream, named = PHASES[phase]
+    simulator.always(dialect, behaviour)
+    reader, writer = await connect(sidecar)
+    writer.write(request(MODELS[dialect], stream=stream))
+    await simulator.report.wait_for(reached(named))
+    if named == "stream":
+        await reader.readuntil(b"data: ")
+    if abrupt:
+        writer.transport.abort()
+    else:
+        writer.close()
+    await simulator.report.wait_for(lambda report: report.aborted == 1 and report.open_calls == 0)
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["outcome"] == "hangup"
+    assert await sidecar.metric("octet_attempts_total", outcome="hangup", upstream=dialect) == (named != "stream")
+    assert await sidecar.metric("octet_calls_total", outcome="hangup", upstream=dialect) == 1
+    hangups = sum([await sidecar.metric("octet_hangups_total", phase=each) for each in (named, "first_token")])
+    assert hangups >= 1
+    assert await sidecar.metric("octet_open_streams") == 0
+
+
+async def test_a_hang_up_while_connecting(start: Start, mute_server: MuteServer) -> None:
+    """A caller that leaves during the TLS handshake takes the connection with them."""
+    sidecar = await start(upstreams={"openai": {"base_url": f"https://{mute_server.address}/v1"}})
+    _, writer = await connect(sidecar)
+    writer.write(request("gpt-4o-mini", stream=True))
+    await mute_server.met.wait()
+    writer.close()
+    await mute_server.left.wait()
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["outcome"] == "hangup"
+    assert await sidecar.metric("octet_hangups_total", phase="connect") == 1
+
+
+async def test_the_connect_clock(start: Start, mute_server: MuteServer) -> None:
+    """A connection that does not come about is a 504 of its own clock."""
+    timeouts = {"connect_seconds": 0.1}
+    sidecar = await start(upstreams={"openai": {"base_url": f"https://{mute_server.address}/v1", "timeouts": timeouts}})
+    for stream in (False, True):
+        response = await sidecar.chat(stream=stream)
+        assert response.status == 504
+    assert [line["reason"] for line in sidecar.lines.kept] == ["TooSlow.connect"] * 2
+
+
+async def test_a_hang_up_while_sending_the_body(sidecar: Sidecar, simulator: Simulator) -> None:
+    """Half a body and no more: nothing goes upstream, and the call is settled."""
+    _, writer = await connect(sidecar)
+    writer.write(request("gpt-4o-mini", stream=False)[:-5])
+    await writer.drain()
+    writer.close()
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["outcome"] in ("hangup", "caller_error")
+    assert simulator.report.calls == 0
+
+
+async def test_aborts_at_random_moments(sidecar: Sidecar, simulator: Simulator) -> None:
+    """200 callers leave at random moments: each upstream call begun has ended, and no socket or task is left."""
+    chance = random.Random(7)
+    simulator.always("*", Behaviour(text=LONG, token_seconds=0.0005))
+
+    async def one() -> None:
+        dialect = chance.choice(DIALECTS)
+        reader, writer = await connect(sidecar)
+        writer.write(request(MODELS[dialect], stream=chance.random() < 0.7))
+        limit = chance.randrange(0, 6000)
+        if limit:
+            await reader.read(limit)
+        writer.transport.abort()
+
+    for _ in range(10):
+        await asyncio.gather(*(one() for _ in range(20)))
+    await simulator.report.wait_for(lambda report: report.open_calls == 0)
+    assert simulator.report.calls == simulator.report.completed + simulator.report.aborted
+    assert await sidecar.metric("octet_open_streams") == 0
