@@ -30,7 +30,7 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 OVERHEAD_BUCKETS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3)
 
-disable_created_metrics()  # a second series for each, of no use to us
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to us
 
 _encode = msgspec.json.Encoder().encode
 

@@ -62,7 +62,8 @@ class Sidecar:
 
     def openai(self, **settings: Any) -> AsyncOpenAI:
         """The official client, without retries of its own unless asked."""
-        client = AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "any", "max_retries": 0} | settings)
+        whole: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": "any", "max_retries": 0} | settings
+        client = AsyncOpenAI(**whole)
         self.clients.append(client)
         return client
 

@@ -79,7 +79,9 @@ def test_imports_point_down(path: Path) -> None:
 def test_pure_rooms_stay_pure(path: Path) -> None:
     """Rules and dialects know neither clock, chance, network nor log."""
     if room_of(path) in PURE:
-        assert not {name for name in imports(path) for module in IMPURE_MODULES if (name + ".").startswith(module + ".")}
+        assert not {
+            name for name in imports(path) for module in IMPURE_MODULES if (name + ".").startswith(module + ".")
+        }
 
 
 @each_file

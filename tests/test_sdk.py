@@ -73,16 +73,13 @@ async def test_parallel_tools_and_their_results(sidecar: Sidecar, dialect: str) 
     ) as stream:
         final = await stream.get_final_completion()
     whole = await client.chat.completions.create(model=MODELS[dialect], messages=conversation, tools=TOOLS)
-    message = final.choices[0].message
-    calls = message.tool_calls or []
-    assert [call.function.name for call in calls] == ["weather", "clock"]
+    streamed: Any = final.choices[0].message.tool_calls
+    message: Any = whole.choices[0].message
+    calls = message.tool_calls
+    assert [call.function.name for call in streamed] == ["weather", "clock"]
+    assert [call.function.arguments for call in streamed] == [call.function.arguments for call in calls]
     assert final.choices[0].finish_reason == whole.choices[0].finish_reason == "tool_calls"
-    assert [call.to_dict()["function"]["arguments"] for call in whole.choices[0].message.tool_calls or []] == [
-        call.function.arguments for call in calls
-    ]
-    history = whole.choices[0].message
-    calls = history.tool_calls or []
-    conversation += [{"role": "assistant", "content": history.content, "tool_calls": [c.to_dict() for c in calls]}]
+    conversation += [{"role": "assistant", "content": message.content, "tool_calls": [c.to_dict() for c in calls]}]
     conversation += [{"role": "tool", "tool_call_id": call.id, "content": "sunny at noon"} for call in calls]
     answer = await client.chat.completions.create(model=MODELS[dialect], messages=conversation, tools=TOOLS)
     assert "sunny at noon" in (answer.choices[0].message.content or "")

@@ -212,9 +212,9 @@ class Upstream(Section):
     """caller: the key that the application sends in Authorization goes upstream."""
     auth_header: HeaderName | None = None
     """The header that takes the bare key, instead of the provider's usual one (Azure: api-key)."""
-    headers: dict[HeaderName, HeaderValue] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(repr=False)] = {}
     """Sent with each call."""
-    query: dict[str, str] = {}
+    query: Annotated[dict[str, str], Field(repr=False)] = {}
     """Added to each call's address (Azure: api-version)."""
     wire: Wire | None = None
     """exact: bytes go through untouched; normalise: quirks are repaired. Default: the provider's."""

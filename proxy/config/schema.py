@@ -17,4 +17,4 @@ def json_schema(providers: Providers) -> dict[str, Any]:
         }
         for name, traits in sorted(providers.items())
     ]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Octet", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Octet"}

@@ -182,6 +182,10 @@ def classify(status: int, facts: ErrorFacts, wait: float | None = None) -> Upstr
     if status in (401, 403):
         kind = CredentialRefused if status == 401 else PermissionRefused
         return kind("the upstream refused the sidecar's credential; its operator must mend that", theirs=facts.message)
+    return _classify_failure(status, facts, wait)
+
+
+def _classify_failure(status: int, facts: ErrorFacts, wait: float | None) -> UpstreamError:
     if status == 429:
         return Limited(facts.message or "the upstream limits its rate", retry_after=wait)
     if status in (408, 504):

@@ -77,7 +77,7 @@ MALFORMED = [
     b"GET / HTTP/1.1\r\nHost: octet\r\nX-Big: " + b"a" * 100_000 + b"\r\n\r\n",
     b"NONSENSE\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: octet\r\nX-Secret-Thing\r\n\r\n",
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/models HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     b"GET /%zz HTTP/9.9\r\n\r\n",
 ]

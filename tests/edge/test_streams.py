@@ -248,9 +248,7 @@ async def test_a_json_answer_to_a_stream_is_streamed(sidecar: Sidecar, simulator
 
 @each_dialect
 @pytest.mark.parametrize("behaviour", [Behaviour(chunk_bytes=1), Behaviour(crlf=True, comments=True, no_space=True)])
-async def test_however_it_arrives(
-    sidecar: Sidecar, simulator: Simulator, dialect: str, behaviour: Behaviour
-) -> None:
+async def test_however_it_arrives(sidecar: Sidecar, simulator: Simulator, dialect: str, behaviour: Behaviour) -> None:
     """Byte by byte, with CRLF, comments and no space: the caller reads the same words."""
     plain = await (await sidecar.chat(MODELS[dialect])).json()
     simulator.always(dialect, behaviour)

@@ -56,7 +56,7 @@ class Case:
         return str(self.about.get("reply_headers", {}).get("content-type", ""))
 
 
-def each(*, when: str) -> Any:
+def each(*, when: str) -> pytest.MarkDecorator:
     chosen = [case for case in map(Case, CASES) if eval(when, {"case": case})]  # noqa: S307
     return pytest.mark.parametrize(
         "case", chosen, ids=[f"{case.folder.parent.name}/{case.folder.name}" for case in chosen]
@@ -150,7 +150,7 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
     """The stream whole, byte by byte, and cut at random (seeded) places."""
     yield [data]
     yield [data[index : index + 1] for index in range(len(data))]
-    chance = random.Random(len(data))  # noqa: S311
+    chance = random.Random(len(data))
     for _ in range(5):
         places = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(1, 12)))
         yield [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]

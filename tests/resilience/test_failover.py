@@ -11,7 +11,10 @@ CHAIN = [
     {
         "name": "chain",
         "match": {"model": "any"},
-        "targets": [{"upstream": "openai", "model": "gpt-4o-mini"}, {"upstream": "anthropic", "model": "claude-haiku-4-5"}],
+        "targets": [
+            {"upstream": "openai", "model": "gpt-4o-mini"},
+            {"upstream": "anthropic", "model": "claude-haiku-4-5"},
+        ],
         "fallback": [{"upstream": "ollama", "model": "qwen3"}],
     }
 ]
@@ -60,9 +63,7 @@ async def test_the_next_target_answers(chained: Sidecar, simulator: Simulator, b
 
 
 @pytest.mark.parametrize("behaviour", KEPT, ids=lambda value: str(value)[:60])
-async def test_the_callers_fault_is_not_tried_elsewhere(
-    chained: Sidecar, simulator: Simulator, behaviour: Any
-) -> None:
+async def test_the_callers_fault_is_not_tried_elsewhere(chained: Sidecar, simulator: Simulator, behaviour: Any) -> None:
     """What the caller must change is told at once."""
     simulator.script("openai", behaviour)
     response = await chained.chat("any")
@@ -126,7 +127,12 @@ async def test_what_travels_upstream(start: Start, simulator: Simulator) -> None
     settings = {"headers": {"X-Team": "search"}, "query": {"api-version": "2026-05-01"}, "auth_header": "api-key"}
     sidecar = await start(upstreams={"openai": settings})
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    sent = {"authorization": "Bearer sk-any", "traceparent": trace, "x-stainless-lang": "python", "openai-organization": "o"}
+    sent = {
+        "authorization": "Bearer sk-any",
+        "traceparent": trace,
+        "x-stainless-lang": "python",
+        "openai-organization": "o",
+    }
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
     async with sidecar.http.post(f"{sidecar.url}/v1/chat/completions", json=body, headers=sent) as response:
         assert response.status == 200

@@ -1,0 +1,125 @@
+"""What is told of calls: one access line each, metrics with bounded labels, and never a secret."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from proxy.simulator import Behaviour, Simulator
+from proxy.telemetry import CallRecord, LineWriter, Telemetry
+from tests.conftest import Sidecar, Start
+
+FIELDS = {
+    *("time", "request_id", "caller", "route", "upstream", "model_asked", "model", "stream", "status", "outcome"),
+    *("reason", "attempts", "cache", "prompt_tokens", "completion_tokens", "usage_source", "first_token_seconds"),
+    *("duration_seconds", "upstream_request_id"),
+}
+
+
+async def test_the_access_line(sidecar: Sidecar) -> None:
+    """One line per call, with every field, whatever became of the call."""
+    await (await sidecar.chat("claude-haiku-4-5", stream=True)).read()
+    await (await sidecar.chat("nowhere")).read()
+    good, bad = await sidecar.lines.wait_for(2)
+    assert set(good) == set(bad) == FIELDS
+    assert (good["route"], good["upstream"], good["model"]) == ("anthropic", "anthropic", "claude-haiku-4-5")
+    assert (good["status"], good["outcome"], good["stream"], good["attempts"]) == (200, "ok", True, 1)
+    assert good["usage_source"] == "provider"
+    assert 0 < good["first_token_seconds"] <= good["duration_seconds"]
+    assert good["upstream_request_id"].startswith("req_")
+    assert (bad["status"], bad["outcome"], bad["reason"]) == (404, "caller_error", "NotFound")
+    assert bad["upstream"] is None
+
+
+OUTCOMES = [
+    ({"status": 400}, "caller_error"),
+    ({"status": 500}, "upstream_error"),
+    ({"text": "one two three four", "cut": 2}, "cut"),
+    ({}, "ok"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "outcome"), OUTCOMES, ids=lambda value: str(value))
+async def test_outcomes(sidecar: Sidecar, simulator: Simulator, behaviour: Any, outcome: str) -> None:
+    """Whose fault a call's end was is counted, once."""
+    simulator.always("openai", Behaviour(**behaviour))
+    await (await sidecar.chat(stream=True)).read()
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["outcome"] == outcome
+    labels = {"route": "openai", "upstream": "openai", "model": "gpt-4o-mini"}
+    assert await sidecar.metric("octet_calls_total", outcome=outcome, **labels) == 1
+    assert await sidecar.metric("octet_call_duration_seconds_count", upstream="openai", mode="stream") == 1
+    content = outcome in ("ok", "cut")
+    assert await sidecar.metric("octet_first_token_seconds_count", upstream="openai") == content
+    assert await sidecar.metric("octet_overhead_seconds_count", upstream="openai") == content
+
+
+async def test_tokens_are_the_upstreams_own(sidecar: Sidecar) -> None:
+    """Token counters equal the usage that callers see."""
+    usage = (await (await sidecar.chat()).json())["usage"]
+    for direction in ("prompt", "completion"):
+        labels = {"upstream": "openai", "model": "gpt-4o-mini", "direction": direction, "source": "provider"}
+        assert await sidecar.metric("octet_tokens_total", **labels) == usage[f"{direction}_tokens"]
+
+
+async def test_callers_cannot_add_series(sidecar: Sidecar) -> None:
+    """Model names that callers invent become `other`."""
+    for number in range(30):
+        await (await sidecar.chat(f"ollama/invented-{number}")).read()
+        await (await sidecar.chat(f"invented-{number}")).read()
+    async with sidecar.http.get(f"{sidecar.admin_url}/metrics") as response:
+        text = await response.text()
+    assert "invented" not in text
+    assert await sidecar.metric("octet_calls_total", route="direct", model="other", outcome="ok") == 30
+
+
+CANARY = "canary-5f2e"
+
+
+async def test_no_secret_leaks(start: Start, simulator: Simulator, capfd: pytest.CaptureFixture[str]) -> None:
+    """Keys and prompts are in no log, metric or error, not even when calls fail or the upstream quotes them."""
+    sidecar = await start(
+        server={"callers": [{"name": "app", "key": f"key-{CANARY}"}], "direct_models": True},
+        upstreams={"openai": {"api_key": f"sk-{CANARY}", "headers": {"x-own": CANARY}}},
+    )
+    told = ""
+    for behaviour in (Behaviour(), Behaviour(status=401), Behaviour(status=500), Behaviour(garbage="html")):
+        simulator.script("openai", behaviour)
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "user": CANARY}
+        headers = {"authorization": f"Bearer key-{CANARY}", "x-custom": CANARY}
+        url = f"{sidecar.url}/v1/chat/completions"
+        async with sidecar.http.post(url, json=body, headers=headers) as response:
+            told += str(response.headers) + await response.text()
+        async with sidecar.http.post(url, json=body, headers={"authorization": f"Bearer wrong-{CANARY}"}) as response:
+            told += await response.text()
+    async with sidecar.http.get(f"{sidecar.admin_url}/metrics") as response:
+        told += await response.text()
+    told += json.dumps(sidecar.lines.kept) + repr(sidecar.app.pipeline.snapshot) + "".join(capfd.readouterr())
+    assert CANARY not in told
+
+
+def test_lines_are_written_in_batches() -> None:
+    """Lines wait for the next flush; above the bound they are dropped and counted, and calls go on."""
+    stream = io.BytesIO()
+    lines = LineWriter(stream)
+    telemetry = Telemetry(lines.write)
+    for number in range(LineWriter.MAX_WAITING + 5):
+        telemetry.settle(CallRecord(f"id-{number}", 0.0, outcome="ok"))
+    assert stream.getvalue() == b""
+    lines.flush()
+    assert len(stream.getvalue().splitlines()) == LineWriter.MAX_WAITING
+    assert lines.lost == 5
+
+
+def test_a_reader_that_is_gone_costs_lines_only() -> None:
+    """A closed pipe behind the log stops no call."""
+
+    class Closed(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise BrokenPipeError
+
+    lines = LineWriter(Closed())
+    lines.write(b"one\n")
+    lines.flush()
+    assert lines.lost == 1
