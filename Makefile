@@ -22,7 +22,7 @@ format: $(READY)
 	@$(BIN)/ruff check --fix .
 
 prove: $(READY)  ## what takes time: times and scale
-	@$(BIN)/pytest tests/prove -s
+	@$(BIN)/pytest -o python_files='prove_*.py' -o timeout=600 -s tests/prove
 
 lock: $(READY)  ## requirements.txt anew: versions and hashes, for every platform
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -1,9 +1,11 @@
 """Callers that leave: the upstream is let go at once, in every phase, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -100,22 +102,32 @@ async def test_a_hang_up_while_sending_the_body(sidecar: Sidecar, simulator: Sim
     assert simulator.report.calls == 0
 
 
-async def test_aborts_at_random_moments(sidecar: Sidecar, simulator: Simulator) -> None:
-    """200 callers leave at random moments: each upstream call begun has ended, and no socket or task is left."""
+async def test_a_thousand_aborts(sidecar: Sidecar, simulator: Simulator) -> None:
+    """1,000 callers leave at random moments: 1,000 upstream calls are closed, and nothing is left open."""
     chance = random.Random(7)
-    simulator.always("*", Behaviour(text=LONG, token_seconds=0.0005))
+    places: list[Any] = ["before_headers", "before_first_token", *range(1, 40)]
 
-    async def one() -> None:
-        dialect = chance.choice(DIALECTS)
+    async def leave(stream: bool) -> None:
         reader, writer = await connect(sidecar)
-        writer.write(request(MODELS[dialect], stream=chance.random() < 0.7))
-        limit = chance.randrange(0, 6000)
-        if limit:
-            await reader.read(limit)
+        writer.write(request(MODELS[chance.choice(DIALECTS)], stream=stream))
+        await simulator.report.wait_for(lambda report: report.calls >= begun)
+        for _ in range(chance.randrange(200)):
+            await asyncio.sleep(0)
+        if stream and chance.random() < 0.3:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await reader.read(chance.randrange(1, 4000))
         writer.transport.abort()
 
-    for _ in range(10):
-        await asyncio.gather(*(one() for _ in range(20)))
-    await simulator.report.wait_for(lambda report: report.open_calls == 0)
-    assert simulator.report.calls == simulator.report.completed + simulator.report.aborted
+    for batch in range(20):
+        streams = [chance.random() < 0.7 for _ in range(50)]
+        begun = (batch + 1) * 50
+        simulator.clear()
+        simulator.always("*", Behaviour(text=LONG, stall=chance.choice(places)))
+        await asyncio.gather(*(leave(stream) for stream in streams))
+        await simulator.report.wait_for(lambda report: report.open_calls == 0)
+    assert (simulator.report.calls, simulator.report.aborted) == (1000, 1000)
+    lines = await sidecar.lines.wait_for(1000)
+    assert {line["outcome"] for line in lines} == {"hangup"}
     assert await sidecar.metric("octet_open_streams") == 0
+    assert await sidecar.metric("octet_caller_connections") == 1  # the one that asks this

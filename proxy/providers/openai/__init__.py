@@ -26,7 +26,7 @@ class OpenAI:
         base_url="https://api.openai.com/v1",
         wires=("exact", "normalise"),
         key_variables=("OPENAI_API_KEY",),
-        patterns=("gpt-*", "chatgpt-*", "ft:*", "o[0-9]*"),
+        patterns=("gpt-*", "chatgpt-*", "ft:*", "text-embedding-*", "o[0-9]*"),
     )
 
     def build_request(self, call: Call, target: Target) -> UpstreamRequest:
