@@ -28,13 +28,18 @@ def escaped(text: str) -> str:
     return '"' + "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4)) + '"'
 
 
-spellings = st.sampled_from([json.dumps, lambda text: json.dumps(text, ensure_ascii=False), escaped])
+def raw(text: str) -> str:
+    """The string with as few escapes as may be."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+spellings = st.sampled_from([escaped, raw])
 
 
 @st.composite
 def bodies(draw: st.DrawFn, keys: st.SearchStrategy[list[str]]) -> tuple[bytes, list[tuple[str, Member]]]:
     """The bytes of an object with these keys, oddly spaced, and where each value stands."""
-    text, spans = draw(spaces).encode() + b"{", []
+    text, spans = draw(spaces).encode() + b"{", list[tuple[str, Member]]()
     for key in draw(keys):
         before, colon, after, value = draw(spaces), draw(spaces), draw(spaces), draw(values)
         text += b"," if spans else b""
@@ -135,7 +140,7 @@ def test_it_is_as_strict_as_a_json_reader(
         pairs = None
     keys = [key for key, _ in pairs] if isinstance(pairs, list) and text.strip().startswith("{") else None
     if keys is None:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\S"):
             find_members(text.encode())
     elif len(set(keys)) < len(keys):
         with pytest.raises(DuplicateKey):
@@ -146,11 +151,13 @@ def test_it_is_as_strict_as_a_json_reader(
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"1", b"null", b'"{}"', b"{} {}", b'{"a":NaN}', b'{"a":Infinity}', b"{'a':1}", b'{"a":1,}', b"{a:1}"]
-    + [b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[" * 100_000, b'{"a":' * 100_000],
+    [
+        *(b"", b"[]", b"1", b"null", b'"{}"', b"{} {}", b'{"a":NaN}', b'{"a":Infinity}', b"{'a':1}", b'{"a":1,}'),
+        *(b"{a:1}", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[" * 100_000, b'{"a":' * 100_000),
+    ],
     ids=lambda text: text[:12].decode(),
 )
 def test_what_is_not_an_object_is_refused(text: bytes) -> None:
     """Anything but one JSON object is a ValueError, deep nesting included."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         find_members(text)
