@@ -133,6 +133,8 @@ async def _simulate_until_stopped(address: Address, pace: float) -> int:
     from proxy.simulator.server import DIALECTS
 
     simulator, stopped = Simulator(pace=pace, record=False), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         if address.path:
             await simulator.start(path=address.path)
@@ -142,8 +144,6 @@ async def _simulate_until_stopped(address: Address, pace: float) -> int:
         _print(sys.stderr, f"octet: cannot listen at {address}: {error.strerror or error}")
         return 1
     _print(sys.stderr, "simulated upstreams:", *(f"  {name:12} {simulator.base_url(name)}" for name in DIALECTS))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     await simulator.close()
     return 0

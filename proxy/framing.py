@@ -56,7 +56,7 @@ class FrameSplitter:
         """The bytes after the last boundary, at the end of the body; empty when it ended cleanly."""
         rest = bytes(self._rest)
         self._rest.clear()
-        return rest
+        return rest if self._started else rest.removeprefix(_BOM)
 
     def _split(self, data: bytes) -> list[bytes]:
         if b"\r" in data:
@@ -99,14 +99,14 @@ class JsonLines(FrameSplitter):
 
 
 def sse_data(frame: bytes) -> list[bytes]:
-    """The payloads of one event: none for a comment or an event without data, mostly one.
+    """The payloads of one event: none for a comment or an event whose data is absent or empty, mostly one.
 
     Several `data:` lines make one payload, unless each of them, and not their union, is JSON: then a server
     forgot the blank lines.
     """
-    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2:
+    if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
         return [frame[6:-2]]
-    lines = [line for line in map(_data_of, _LINE_END.split(frame)) if line is not None]
+    lines = [line for line in map(_data_of, _LINE_END.split(frame)) if line]
     if len(lines) < 2:
         return lines
     joined = b"\n".join(lines)

@@ -65,7 +65,7 @@ class Pipeline:
         """One call from its body to its settled record.
 
         Raises:
-            CancelledError: the caller has gone.
+            CancelledError, ConnectionError: the caller has gone.
             Exception: a fault of ours; the caller has been told, without details.
         """
         try:
@@ -74,6 +74,9 @@ class Pipeline:
         except ProxyError as error:
             _note(record, error)
             await answer.fail(error, record)
+        except ConnectionError:  # towards the caller: those of upstreams are UpstreamErrors
+            record.outcome = "hangup"
+            raise
         except asyncio.CancelledError:
             if record.cut_off_by is None:
                 record.outcome = "hangup"

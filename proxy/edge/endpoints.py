@@ -151,6 +151,8 @@ class DataEndpoints:
         self._answering[task] = record
         try:
             await pipeline.serve(request.headers, answer, record)
+        except ConnectionError:
+            raise
         except Exception:
             if answer.response is None:
                 raise

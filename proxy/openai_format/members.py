@@ -1,5 +1,6 @@
 """Where the members of a JSON object stand in its bytes, so that one can be replaced and the rest left as it is."""
 
+import json
 import re
 
 import msgspec
@@ -37,15 +38,15 @@ def find_members(text: bytes) -> dict[str, Member]:
     for key, value in values.items():
         name = _NEXT(text, position)
         if name is None:
-            raise DuplicateKey(_repeated(text, members))
+            raise DuplicateKey(_repeated(text))
         raw = bytes(value)
         start = name.end()
         if not _is_key(name[1], key) or not text.startswith(raw, start):
-            raise DuplicateKey(key)
+            raise DuplicateKey(_repeated(text))
         position = start + len(raw)
         members[key] = Member(start, position)
     if _END(text, position) is None:
-        raise DuplicateKey(_repeated(text, members))
+        raise DuplicateKey(_repeated(text))
     return members
 
 
@@ -53,5 +54,11 @@ def _is_key(token: bytes, key: str) -> bool:
     return token == key.encode() or (b"\\" in token and msgspec.json.decode(b'"%s"' % token) == key)
 
 
-def _repeated(text: bytes, members: dict[str, Member]) -> str:
-    return next((key for key in members if text.count(b'"%s"' % key.encode()) > 1), "")
+def _repeated(text: bytes) -> str:
+    """The first key that stands twice; read slowly, since nothing will come of this text."""
+    seen = set()
+    for key, _ in json.loads(text, object_pairs_hook=list):
+        if key in seen:
+            return str(key)
+        seen.add(key)
+    return ""

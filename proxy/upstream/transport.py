@@ -97,11 +97,11 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Nothing is awaited here: a caller may hang up at any moment, and a cancelled clean-up cleans nothing.
         if self._pump is not None:
             self._pump.cancel()
-            await asyncio.wait([self._pump])
         if self._response is not None:
-            self._response.close() if not self._response.content.is_eof() else self._response.release()
+            self._response.release() if self._response.content.is_eof() else self._response.close()
 
     @property
     def _answer(self) -> aiohttp.ClientResponse:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.call import Member
@@ -134,6 +134,7 @@ def test_it_is_as_strict_as_a_json_reader(
     """What a strict reader refuses is refused, and what it takes is taken."""
     text = body[0].decode()
     text = text[:place] + token + text[place + without :]
+    assume("\\ud" not in text)  # half of a surrogate pair: readers differ
     try:
         pairs: Any = json.loads(text, object_pairs_hook=list)
     except ValueError:
