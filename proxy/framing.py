@@ -106,9 +106,9 @@ def sse_data(frame: bytes) -> list[bytes]:
     """
     if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
         return [frame[6:-2]]
-    lines = [line for line in map(_data_of, _LINE_END.split(frame)) if line]
-    if len(lines) < 2:
-        return lines
+    lines = [line for line in map(_data_of, _LINE_END.split(frame)) if line is not None]
+    if len(lines) < 2 or not any(lines):
+        return [line for line in lines[:1] if line]
     joined = b"\n".join(lines)
     if not is_json(joined) and all(map(is_json, lines)):
         return lines

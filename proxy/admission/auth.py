@@ -38,7 +38,8 @@ class Auth:
         caller = self._callers.get(_digest(shown))
         if caller is None:
             raise Unauthenticated("incorrect API key provided")
-        return Caller(caller.name, caller.models, credential=bearer if own else None)
+        theirs = bearer if own and bearer and _digest(bearer) not in self._callers else None
+        return Caller(caller.name, caller.models, credential=theirs)
 
     def check_model(self, caller: Caller, model: str) -> None:
         """Raises Forbidden when the caller may not ask for the model."""

@@ -71,9 +71,9 @@ def _members(body: bytes) -> dict[str, Member]:
     try:
         return find_members(body)
     except DuplicateKey as error:
-        shown = error.key if error.key.isidentifier() else "a key"
+        param = error.key[:64] if error.key.isidentifier() else None
         raise InvalidRequest(
-            f"'{shown}' stands twice in the body; send it once", param=shown if error.key else None
+            f"{repr(param) if param else 'a key'} stands twice in the body; send it once", param=param
         ) from error
     except ValueError as error:
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error

@@ -15,10 +15,12 @@ class ChunkBuilder:
     Args:
         created: unix time in seconds.
         model: the name the caller asked for.
+        more: what else stands in every chunk, such as service_tier.
     """
 
-    def __init__(self, completion_id: str, created: int, model: str) -> None:
+    def __init__(self, completion_id: str, created: int, model: str, **more: Any) -> None:
         self._head = {
+            **more,
             "id": completion_id,
             "object": "chat.completion.chunk",
             "created": created,
@@ -90,7 +92,8 @@ def completion(
 
 def replay(whole: Json) -> list[Json]:
     """The chunks that a stream of this completion would have carried; usage, if known, comes last."""
-    build = ChunkBuilder(whole["id"], whole["created"], whole["model"])
+    more = {name: whole[name] for name in ("service_tier", "system_fingerprint") if whole.get(name)}
+    build = ChunkBuilder(whole["id"], whole["created"], whole["model"], **more)
     chunks = []
     for choice in whole["choices"]:
         message, index = choice["message"], choice["index"]
@@ -130,7 +133,7 @@ def collect(chunks: Iterable[Json]) -> Json:
         raise CutShort("the upstream ended its answer early")
     for choice in whole["choices"]:
         message = choice["message"]
-        if message["content"] is None and not message.get("tool_calls"):
+        if message["content"] is None and not message.get("tool_calls") and not message["refusal"]:
             message["content"] = ""
     return whole
 

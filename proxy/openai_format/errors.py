@@ -161,7 +161,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _between(start: str, end: str) -> float:
     try:
         return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return -1.0
 
 
@@ -251,11 +251,11 @@ def _classify_refusal(status: int, facts: ErrorFacts) -> UpstreamError:
         return Broken(message)
     if status == 415:
         return Broken("the upstream refuses JSON at this path (415): check its base_url", code="upstream_misconfigured")
-    if status == 413:
-        return RequestRefused(message, status=413, code="request_too_large")
     folded = f"{facts.code or ''} {message}".casefold()
     if any(prose in folded for prose in _CONTEXT_PROSE):
         return ContextExceeded(message, param="messages")
+    if status == 413:
+        return RequestRefused(message, status=413, code="request_too_large")
     if facts.code in _POLICY_CODES:
         return ContentRefused(message, param=facts.param, code=facts.code)
     return RequestRefused(message, param=facts.param, code=facts.code)

@@ -132,7 +132,9 @@ def _read_max_tokens(fields: Json) -> int | None:
 
 
 def _read_stop(stop: Any) -> tuple[str, ...]:
-    stops = [stop] if isinstance(stop, str) else stop or []
+    if stop is None:
+        return ()
+    stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(item, str) for item in stops):
         wrong_type("stop", "a string or an array of strings", stop)
     if len(stops) > MAX_STOPS:

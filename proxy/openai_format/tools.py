@@ -56,7 +56,12 @@ def _read_tool(tool: Any, place: str) -> Tool:
         )
     if parameters is not None and not isinstance(parameters, dict):
         wrong_type(f"{place}.function.parameters", "an object", parameters)
-    return Tool(name, function.get("description"), parameters, function.get("strict"))
+    description, strict = function.get("description"), function.get("strict")
+    if not isinstance(description, str | None):
+        wrong_type(f"{place}.function.description", "a string", description)
+    if not isinstance(strict, bool | None):
+        wrong_type(f"{place}.function.strict", "a boolean", strict)
+    return Tool(name, description, parameters, strict)
 
 
 def read_tool_choice(choice: Any, tools: tuple[Tool, ...]) -> tuple[ToolChoice, set[str] | None]:
@@ -71,7 +76,10 @@ def read_tool_choice(choice: Any, tools: tuple[Tool, ...]) -> tuple[ToolChoice, 
         _check_offered({name}, tools)
         return ToolChoice("named", name), None
     if kind == "allowed_tools" and isinstance(allowed := choice.get("allowed_tools"), dict):
-        names = {_name_of(tool.get("function")) for tool in allowed.get("tools", ()) if isinstance(tool, dict)}
+        listed = allowed.get("tools")
+        if not isinstance(listed, list):
+            wrong_type("tool_choice", "an object with 'allowed_tools.tools', an array", listed)
+        names = {_name_of(tool.get("function") if isinstance(tool, dict) else None) for tool in listed}
         _check_offered(names, tools)
         return ToolChoice("required" if allowed.get("mode") == "required" else "auto"), names
     if kind == "custom":

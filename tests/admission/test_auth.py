@@ -7,8 +7,8 @@ from proxy.call import Caller
 from proxy.config import CallerKey, Server
 from proxy.errors import Forbidden, Unauthenticated
 
-SEARCH = {"name": "search", "key": "octet-search", "models": ["gpt-*", "claude-haiku-4-5"]}
-BATCH = {"name": "batch", "key": "octet-batch-clé"}
+SEARCH: dict[str, object] = {"name": "search", "key": "octet-search", "models": ["gpt-*", "claude-haiku-4-5"]}
+BATCH: dict[str, object] = {"name": "batch", "key": "octet-batch-clé"}
 
 
 def auth(*callers: dict[str, object]) -> Auth:
