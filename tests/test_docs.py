@@ -1,0 +1,72 @@
+"""README, docs and examples tell the truth about the code."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel
+
+from proxy.config import Config
+from proxy.config.load import build
+from proxy.config.source import read
+from proxy.providers import traits
+from proxy.simulator import Behaviour
+from proxy.telemetry import Telemetry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def names(model: type[BaseModel]) -> Iterator[str]:
+    """Every key of a model and of the models below it."""
+    for name, field in model.model_fields.items():
+        yield name
+        stack = [field.annotation]
+        while stack:
+            annotation = stack.pop()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from names(annotation)
+            stack += get_args(annotation)
+
+
+def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
+    """The YAML that newcomers copy is right (but for the secret file, which they have)."""
+    blocks = re.findall(r"```yaml\n(.*?)```", ROOT.joinpath("README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    secret = tmp_path / "anthropic"
+    secret.write_text("key")
+    text = blocks[0].replace("/run/secrets/anthropic", str(secret))
+    environ = {"SEARCH_KEY": "a", "OPENAI_API_KEY": "b"}
+    assert build(read(text.encode(), "README.md", environ), traits()).routes[0].name == "canary"
+
+
+def test_the_annotated_example_holds_every_key() -> None:
+    """A key that config/octet.yaml does not show would be known to nobody."""
+    text = ROOT.joinpath("config/octet.yaml").read_text()
+    keys = set(names(Config)).union(*(names(each.settings) for each in traits().values()))
+    assert not {key for key in keys if not re.search(rf"\b{key}\b", text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link has its file."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert not [
+        link for link in links if not (page.parent / link).exists() and not (page.parent / f"{link}.md").exists()
+    ]
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/operations.md names each metric of ours."""
+    text = ROOT.joinpath("docs/operations.md").read_text()
+    for family in Telemetry(lambda _: None).registry.collect():
+        if family.name.startswith("octet_"):
+            assert family.name in text
+
+
+def test_every_behaviour_is_documented() -> None:
+    """docs/simulator.md names each field."""
+    text = ROOT.joinpath("docs/simulator.md").read_text()
+    assert not [name for name in Behaviour.__slots__ if f"`{name}`" not in text]
