@@ -99,15 +99,17 @@ async def _serve_until_stopped(config: Config, origin: str, epilogue: Callable[[
     from proxy.summary import base_url, summary
 
     app = App(config)
+
+    def tell() -> None:
+        _print(sys.stderr, summary(config, app.addresses, app.admin, origin))
+        if epilogue is not None:
+            _print(sys.stderr, epilogue(base_url(app.addresses[0])))
+
     try:
-        await app.start()
+        await app.run(tell)
     except ListenError as error:
         _print(sys.stderr, f"octet: {error}")
         return 1
-    _print(sys.stderr, summary(config, app.addresses, app.admin, origin))
-    if epilogue is not None:
-        _print(sys.stderr, epilogue(base_url(app.addresses[0])))
-    await app.run()
     return 0
 
 

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from proxy.admission.auth import Auth
@@ -136,14 +136,18 @@ class App:
         for name in router.models():
             yield model_object(name)
         for upstream, models in self._model_lists.heard().items():
-            for model in models:
+            for heard in models:
+                model = {**heard, "created": heard["created"] or model_object("")["created"]}
                 if router.reaches(model["id"], upstream):
                     yield model
                 if router.direct:
                     yield {**model, "id": f"{upstream}/{model['id']}"}
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+    async def run(self, on_listening: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+        Raises what `start` raises.
+        """
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         task = asyncio.current_task()
 
@@ -154,6 +158,8 @@ class App:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
+        await self.start()
+        on_listening()
         await stopped.wait()
         logger.info("stopping: no new calls, %d in flight", self._data.answering)
         await self.stop()

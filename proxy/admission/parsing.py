@@ -111,6 +111,11 @@ def _wants_usage(body: bytes, members: Mapping[str, Member]) -> bool:
         return False
     if not isinstance(options, dict):
         wrong_type("stream_options", "an object", options)
+    place = members["stream_options"]
+    try:
+        find_members(body[place.start : place.end])
+    except DuplicateKey as error:
+        raise InvalidRequest("a key stands twice in 'stream_options'; send it once", param="stream_options") from error
     asked = options.get("include_usage")
     if not isinstance(asked, bool | None):
         wrong_type("stream_options.include_usage", "a boolean", asked)

@@ -23,6 +23,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 CHAT = "/chat/completions"
 MODELS = "/models"
+_STARTED = int(time.time())
 LIVE, READY = "/healthz", "/readyz"
 _OFFERED = "POST /v1/chat/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz, GET /readyz"
 _KNOWN_ELSEWHERE = ("/completions", "/embeddings", "/responses", "/audio", "/images", "/files", "/moderations")
@@ -204,8 +205,8 @@ def ready(request: web.BaseRequest, state: State) -> web.Response:  # noqa: ARG0
 
 
 def model_object(name: str) -> Json:
-    """OpenAI's model object for a name of ours."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "octet"}
+    """OpenAI's model object for a name of ours; it exists since we do."""
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "octet"}
 
 
 def _hint(path: str) -> str:

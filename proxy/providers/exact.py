@@ -17,6 +17,7 @@ from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
 
 _USAGE_ASKED = b'{"include_usage":true}'
+_DATA_LINE = re.compile(rb"(?:^|[\r\n])data:")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
 
 
@@ -207,7 +208,8 @@ class _Renamer:
     def apply(self, frame: bytes) -> bytes:
         if frame.startswith(self._known):
             return self._renamed + frame[len(self._known) :]
-        start = frame.find(b"{")
+        data = _DATA_LINE.search(frame)
+        start = frame.find(b"{", data.start() if data else 0)
         end = frame.rfind(b"}") + 1
         try:
             place = find_members(frame[start:end]).get("model")
@@ -221,6 +223,8 @@ class _Renamer:
 
 
 def _without_fields(frame: bytes) -> bytes:
-    """Only the data and the comments of a frame; nothing when it has neither."""
-    lines = [line for line in _LINE.findall(frame) if line.startswith((b"data:", b":"))]
-    return b"".join(lines) + b"\n" if lines else b""
+    """Only the data and the comments of a frame, and its end; nothing when it has neither."""
+    lines = [line for line in _LINE.findall(frame) if line.startswith((b"data:", b":", b"\r", b"\n"))]
+    while lines and not lines[0].strip():
+        del lines[0]
+    return b"".join(lines)

@@ -1,0 +1,126 @@
+"""What must agree between the parts of a configuration does, or is told with its place."""
+
+from collections.abc import Callable
+
+import pytest
+
+from proxy.config import Config
+
+UP = "upstreams: {up: {provider: openai}}\n"
+ROUTE = UP + "routes:\n  - "
+
+
+def up(settings: str) -> str:
+    """A file with one upstream; its settings begin on line 3, column 5."""
+    return f"upstreams:\n  up:\n    {settings}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("provider: opnai", 'octet.yaml:3:5: upstreams.up.provider: unknown provider "opnai"; did you mean "openai"?'),
+        ("provider: zzz", '3:5: upstreams.up.provider: unknown provider "zzz"; known: anthropic, ollama, openai, vllm'),
+        ("{provider: ollama, wire: exact}", "3:24: upstreams.up.wire: ollama can only be normalise"),
+        ("provider: vllm", "2:3: upstreams.up.base_url: is missing: vllm has no public address"),
+        ("{provider: openai, api_key_file: /nope}", "3:24: upstreams.up.api_key_file: there is no file /nope"),
+        ("{provider: openai, tls: {ca_file: /nope}}", "3:30: upstreams.up.tls.ca_file: there is no file /nope"),
+        (
+            "{provider: openai, credential: caller, api_key: k}",
+            "3:24: upstreams.up.credential: with credential: caller",
+        ),
+    ],
+)
+def test_what_an_upstream_needs(mistakes: Callable[..., list[str]], settings: str, told: str) -> None:
+    """Its provider is known and speaks its wire; its address and files are there; one key, or the caller's."""
+    (mistake,) = mistakes(up(settings))
+    assert told in mistake
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("{provider: openai, api_key: k, api_key_file: /nope}", "upstreams.up.api_key_file: api_key is given too"),
+        ("{provider: openai, tls: {key_file: /nope}}", "upstreams.up.tls.key_file: cert_file is missing beside it"),
+    ],
+)
+def test_two_mistakes_of_one_key_are_both_told(mistakes: Callable[..., list[str]], settings: str, told: str) -> None:
+    """One does not hide the other."""
+    missing, other = sorted(mistakes(up(settings)), key=lambda mistake: "there is no file" not in mistake)
+    assert "there is no file /nope" in missing
+    assert told in other
+
+
+@pytest.mark.parametrize(
+    ("route", "told"),
+    [
+        ("targets: [{upstream: u}]", '3:16: routes[0].targets[0].upstream: unknown upstream "u"; did you mean "up"?'),
+        (
+            "{targets: [{upstream: up}], fallback: [{upstream: x}]}",
+            '3:45: routes[0].fallback[0].upstream: unknown upstream "x"; known: up',
+        ),
+        (
+            "{strategy: weighted, targets: [{upstream: up, weight: 0}]}",
+            "3:26: routes[0].targets: every weight is 0: no target could ever be chosen",
+        ),
+        ("{match: {caller: x}, targets: [{upstream: up}]}", '3:14: routes[0].match.caller: unknown caller "x"'),
+        (
+            "targets: [{upstream: up}]\n  - targets: [{upstream: up}]",
+            "4:5: routes[1]: can never match: routes[0] takes all its calls first",
+        ),
+    ],
+)
+def test_what_a_route_needs(mistakes: Callable[..., list[str]], route: str, told: str) -> None:
+    """Its upstreams and callers exist, a target can be chosen, and some call can reach it."""
+    assert mistakes(ROUTE + route) == ["octet.yaml:" + told]
+
+
+def test_there_is_an_upstream(mistakes: Callable[..., list[str]]) -> None:
+    """A configuration without upstreams serves nobody."""
+    assert mistakes("\nupstreams: {}") == ["octet.yaml:2:1: upstreams: must name at least one upstream"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reachable"),
+    [
+        ("{model: 'gpt-*'}", "{model: 'gpt-4*'}", False),
+        ("{model: 'gpt-*'}", "{model: [gpt-4, gpt-5]}", False),
+        ("{model: 'gpt-*'}", "{model: [gpt-4, o3]}", True),
+        ("{model: ['gpt-*', o3]}", "{model: [gpt-4, o3]}", False),
+        ("{model: 'gpt-4*'}", "{model: 'gpt-*'}", True),
+        ("{model: 'gpt-*', stream: true}", "{model: gpt-4}", True),
+        ("{stream: true}", "{model: gpt-4, stream: true}", False),
+        ("{headers: {X-A: '1'}}", "{model: gpt-4, headers: {x-a: '1', x-b: '2'}}", False),
+        ("{headers: {x-a: '1'}}", "{headers: {x-a: '2'}}", True),
+        ("{model: '[a-c]*'}", "{model: '[a-b]*'}", True),
+        ("{model: 'a?c'}", "{model: 'abc'}", True),
+        ("{}", "{model: gpt-4}", False),
+    ],
+)
+def test_a_rule_that_can_never_match_is_a_mistake(
+    config: Callable[..., Config], mistakes: Callable[..., list[str]], first: str, second: str, reachable: bool
+) -> None:
+    """Where it is certain that an earlier rule takes all its calls; in doubt the rule stays."""
+    rule = "{match: %s, targets: [{upstream: up}]}"
+    text = ROUTE + rule % first + "\n  - " + rule % second
+    if reachable:
+        assert len(config(text).routes) == 2
+    else:
+        assert [mistake.partition(": ")[2] for mistake in mistakes(text)] == [
+            "routes[1]: can never match: routes[0] takes all its calls first"
+        ]
+
+
+def test_what_stands_twice_is_a_mistake(mistakes: Callable[..., list[str]]) -> None:
+    """Names of routes and callers, and callers' keys, are each one's own; the key itself is not shown."""
+    told = mistakes(
+        "server: {callers: [{name: a, key: s3cret}, {name: a, key: s3cret}]}\n"
+        + UP
+        + "routes:\n  - {name: r, match: {model: x}, targets: [{upstream: up}]}\n"
+        "  - {name: r, targets: [{upstream: up}]}"
+    )
+    assert [mistake.split(": ")[1] for mistake in told] == [
+        "server.callers[1].name",
+        "server.callers[1].key",
+        "routes[1].name",
+    ]
+    assert "s3cret" not in "".join(told)
