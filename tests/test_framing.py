@@ -49,7 +49,7 @@ def standard_payloads(stream: bytes) -> list[bytes]:
         elif not line:
             found.append(b"\n".join(lines))
             lines.clear()
-    return [payload for payload in found if payload]
+    return [payload for payload in found if payload.strip()]  # one of empty lines says nothing
 
 
 @unhurried
@@ -68,7 +68,7 @@ def test_cuts_and_line_ends_do_not_matter(stream: list[list[bytes]], end: bytes,
 @example(b"data: x\n\r", [9])
 def test_mixed_line_ends_are_read_as_the_standard_says(data: bytes, cuts: list[int]) -> None:
     """CR, LF and CRLF may change from line to line."""
-    assert [payload for payload in payloads(pieces(data, cuts)) if payload] == standard_payloads(data)
+    assert payloads(pieces(data, cuts)) == standard_payloads(data)
 
 
 @unhurried

@@ -3,6 +3,7 @@
 Source: DESIGN.md §3 ("Validation there"); OpenAI API reference, "Create chat completion".
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from proxy.openai_format.encoding import decode
 from proxy.openai_format.members import DuplicateKey, find_members
 
 MAX_MODEL_LENGTH = 256
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u....)\\u[dD][c-fC-F]")
 
 
 class _AnyObject(msgspec.Struct):
@@ -76,6 +80,8 @@ def _members(body: bytes) -> dict[str, Member]:
             f"{repr(param) if param else 'a key'} stands twice in the body; send it once", param=param
         ) from error
     except ValueError as error:
+        if _SURROGATE.search(body):
+            raise InvalidRequest("the body holds half a surrogate pair (\\ud83d alone): half a character") from error
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error
 
 

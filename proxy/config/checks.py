@@ -3,7 +3,7 @@
 Works on the plain tree, so that these mistakes are told together with those of shape.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
@@ -35,7 +35,7 @@ def check_references(document: Document, providers: Providers) -> None:
 def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, providers: Providers) -> None:
     provider = upstream.get("provider")
     if isinstance(provider, str) and provider not in providers:
-        document.mistake((*path, "provider"), f'unknown provider "{provider}"{nearest(provider, providers)}')
+        _unknown(document, (*path, "provider"), provider, providers)
     if upstream.get("api_key") and upstream.get("api_key_file"):
         document.mistake((*path, "api_key_file"), "api_key is given too; keep one of the two")
     if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
@@ -57,7 +57,7 @@ def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> No
     files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
     for place, file in files.items():
         if isinstance(file, str) and not FilePath(file).is_file():
-            document.mistake((*path, *place), f"there is no file {file}")
+            document.mistake((*path, *place), f"there is no file {document.quote((*path, *place), file)}")
     if tls.get("key_file") and not tls.get("cert_file"):
         document.mistake((*path, "tls", "key_file"), "cert_file is missing beside it")
 
@@ -68,16 +68,22 @@ def _check_route(
     for place, target in _targets(route):
         upstream = target.get("upstream")
         if isinstance(upstream, str) and upstream not in upstreams:
-            message = f'unknown upstream "{upstream}"{nearest(upstream, upstreams)}'
-            document.mistake((*path, *place, "upstream"), message)
+            _unknown(document, (*path, *place, "upstream"), upstream, upstreams)
     targets = [target for place, target in _targets(route) if place[0] == "targets"]
     if targets and route.get("strategy") == "weighted" and all(target.get("weight") == 0 for target in targets):
         document.mistake((*path, "targets"), "every weight is 0: no target could ever be chosen")
     wanted = _mapping(route.get("match")).get("caller", [])
-    for caller in [wanted] if isinstance(wanted, str) else _list(wanted):
+    here = (*path, "match", "caller")
+    named = {here: wanted} if isinstance(wanted, str) else {(*here, i): name for i, name in enumerate(_list(wanted))}
+    for place, caller in named.items():
         if isinstance(caller, str) and caller not in callers:
-            message = f'unknown caller "{caller}"{nearest(caller, callers)}'
-            document.mistake((*path, "match", "caller"), message)
+            _unknown(document, place, caller, callers)
+
+
+def _unknown(document: Document, path: Path, name: str, known: Collection[str]) -> None:
+    kind = next(step for step in reversed(path) if isinstance(step, str))
+    hint = nearest(name, known) if path not in document.from_environment else ""
+    document.mistake(path, f"unknown {kind} {document.quote(path, name)}{hint}")
 
 
 def _targets(route: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:

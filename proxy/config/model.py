@@ -90,7 +90,11 @@ def _one_or_many(value: object) -> object:
 
 def _check_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        sane = parts.port != 0 and value.isprintable() and " " not in value
+    except ValueError:  # urlsplit's way to say that the port is none
+        sane = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not sane:
         raise ValueError("write a URL such as http://host:8000 or https://host/v1")
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError("write the URL without user, query (?) and fragment (#); queries go under `query`")
@@ -125,7 +129,9 @@ Bytes = Annotated[
     int,
     Field(gt=0),
     BeforeValidator(_parse_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE.pattern}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^(?:{_SIZE.pattern})$"}]}
+    ),
 ]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Patterns = Annotated[

@@ -16,8 +16,9 @@ import yaml
 from proxy.config.mistakes import Mark, Mistake, Path
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_DEPTH = 50
 
-_VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{))")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS: Mapping[str, Any] = {
@@ -39,6 +40,10 @@ class Document:
     mistakes: list[Mistake] = field(default_factory=list)
     from_environment: set[Path] = field(default_factory=set)
 
+    def quote(self, path: Path, value: str) -> str:
+        """The value for a message, unless it came from the environment, where secrets are."""
+        return "the value from the environment" if path in self.from_environment else f'"{value[:60]}"'
+
     def mistake(self, path: Path, message: str) -> None:
         """Note a mistake at the nearest place that the file has for this path."""
         near = path
@@ -54,30 +59,44 @@ def read(text: bytes, source: str, environ: Mapping[str, str]) -> Document:
         document.mistake((), f"the file is larger than {MAX_FILE_BYTES} bytes")
         return document
     try:
-        root = _compose(text.decode("utf-8-sig"), document)
+        root, tagged = _compose(text.decode("utf-8-sig"), document)
     except UnicodeDecodeError as error:
         document.mistake((), f"the file is not UTF-8 (byte {error.start})")
     except yaml.MarkedYAMLError as error:
-        problem = error.problem or "cannot be read"
-        if "\\t" in problem:
-            problem = "a tab: indent with spaces"
-        document.mistakes.append(Mistake(source, _mark(error.problem_mark), (), f"not YAML: {problem}"))
-    except (yaml.YAMLError, RecursionError) as error:
-        document.mistake((), f"not YAML: {error}")
+        document.mistakes.append(Mistake(source, _mark(error.problem_mark), (), f"not YAML: {_problem(error, text)}"))
+    except yaml.YAMLError as error:
+        document.mistake((), f"not YAML: {' '.join(str(error).split())}")
     else:
         if root is not None:
-            document.data = _Builder(document, environ).build(root, ())
+            document.data = _Builder(document, environ, tagged).build(root, ())
     return document
 
 
-def _compose(text: str, document: Document) -> yaml.Node | None:
+def _problem(error: yaml.MarkedYAMLError, text: bytes) -> str:
+    mark, problem = error.problem_mark, error.problem or "cannot be read"
+    line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else b""
+    if mark and b"\t" in line[: mark.column + 1]:
+        return "a tab where spaces belong; indent with spaces"
+    return "one file holds one document; remove what follows" if "another document" in problem else problem
+
+
+def _compose(text: str, document: Document) -> tuple[yaml.Node | None, set[Mark | None]]:
+    """The tree, and where in it tags are written; no tree where one would be unsafe to build."""
+    depth, tagged = 0, set[Mark | None]()
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        message = ""
         if isinstance(event, yaml.AliasEvent):
             message = "aliases (*name) are not supported; write the value out"
+        elif depth > MAX_DEPTH:  # libyaml's composer recurses
+            message = f"nested more than {MAX_DEPTH} deep"
+        if message:
             document.mistakes.append(Mistake(document.source, _mark(event.start_mark), (), message))
-            return None
+            return None, tagged
+        if getattr(event, "tag", None) is not None:
+            tagged.add(_mark(event.start_mark))
     root: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
-    return root
+    return root, tagged
 
 
 def _mark(mark: Any) -> Mark | None:
@@ -87,15 +106,16 @@ def _mark(mark: Any) -> Mark | None:
 class _Builder:
     """Walks the nodes once, noting places and mistakes."""
 
-    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
+    def __init__(self, document: Document, environ: Mapping[str, str], tagged: set[Mark | None]) -> None:
         self._document = document
         self._environ = environ
+        self._tagged = tagged
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         if mark := _mark(node.start_mark):
             self._document.marks.setdefault(path, mark)
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            self._document.mistake(path, f"the tag {node.tag} is not supported")
+        if mark in self._tagged:
+            self._document.mistake(path, f"the tag {node.tag[:60]} is not supported; write the plain value")
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -130,7 +150,9 @@ class _Builder:
             return text
 
         def value(match: re.Match[str]) -> str:
-            name, default = match.groups()
+            name, default, malformed = match.groups()
+            if malformed:
+                self._document.mistake(path, "write ${NAME} or ${NAME:-default}; $${ stands for a plain ${")
             if name is None:
                 return "${"
             self._document.from_environment.add(path)

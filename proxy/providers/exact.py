@@ -57,7 +57,7 @@ def splice(text: bytes, edits: list[tuple[Member, bytes]]) -> bytes:
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: dict[str, Any] | None = None
     message: dict[str, Any] | None = None
     finish_reason: str | None = None
@@ -134,7 +134,9 @@ class ExactRelay:
                 self._done = self.facts.finished = wanted = True
             else:
                 wanted |= self._read(payload)
-        if not frame.startswith(b"data:") or len(payloads) != 1:
+        if len(payloads) > 1:  # the server forgot the blank lines between events
+            frame = b"".join(b"data: %b\n\n" % payload for payload in payloads)
+        elif not payloads or not frame.startswith(b"data:"):
             frame = _without_fields(frame)
         if not wanted:
             return b""
@@ -151,10 +153,10 @@ class ExactRelay:
             return answer.choices is None or (bool(answer.usage) and self._wants_usage)
         for choice in answer.choices:
             if choice.finish_reason:
-                self._open.discard(choice.index)
+                self._open.discard(choice.index or 0)
                 self.facts.finish_reason = self.facts.finish_reason or choice.finish_reason
             elif choice.delta is not None:
-                self._open.add(choice.index)
+                self._open.add(choice.index or 0)
             if not self.facts.content and choice.delta and carries_content(choice.delta):
                 self.facts.content = True
         return True

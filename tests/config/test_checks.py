@@ -22,8 +22,8 @@ def up(settings: str) -> str:
         ("provider: zzz", '3:5: upstreams.up.provider: unknown provider "zzz"; known: anthropic, ollama, openai, vllm'),
         ("{provider: ollama, wire: exact}", "3:24: upstreams.up.wire: ollama can only be normalise"),
         ("provider: vllm", "2:3: upstreams.up.base_url: is missing: vllm has no public address"),
-        ("{provider: openai, api_key_file: /nope}", "3:24: upstreams.up.api_key_file: there is no file /nope"),
-        ("{provider: openai, tls: {ca_file: /nope}}", "3:30: upstreams.up.tls.ca_file: there is no file /nope"),
+        ("{provider: openai, api_key_file: /nope}", '3:24: upstreams.up.api_key_file: there is no file "/nope"'),
+        ("{provider: openai, tls: {ca_file: /nope}}", '3:30: upstreams.up.tls.ca_file: there is no file "/nope"'),
         (
             "{provider: openai, credential: caller, api_key: k}",
             "3:24: upstreams.up.credential: with credential: caller",
@@ -46,7 +46,7 @@ def test_what_an_upstream_needs(mistakes: Callable[..., list[str]], settings: st
 def test_two_mistakes_of_one_key_are_both_told(mistakes: Callable[..., list[str]], settings: str, told: str) -> None:
     """One does not hide the other."""
     missing, other = sorted(mistakes(up(settings)), key=lambda mistake: "there is no file" not in mistake)
-    assert "there is no file /nope" in missing
+    assert 'there is no file "/nope"' in missing
     assert told in other
 
 
