@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from proxy import __version__
-from proxy.config import Address, Config, ConfigError
-from proxy.config.model import parse_address
+from proxy.config import Address, Config, ConfigError, parse_address
 
 FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
 

@@ -4,7 +4,6 @@ from proxy.config.globs import Globs, is_glob
 from proxy.config.load import load, load_environment
 from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import (
-    Address,
     CallerKey,
     Config,
     Match,
@@ -18,6 +17,7 @@ from proxy.config.model import (
     Upstream,
 )
 from proxy.config.schema import json_schema
+from proxy.config.values import Address, parse_address
 
 __all__ = [
     "Address",
@@ -39,4 +39,5 @@ __all__ = [
     "json_schema",
     "load",
     "load_environment",
+    "parse_address",
 ]

@@ -1,0 +1,119 @@
+"""The kinds of values in a configuration: what may be written, how it is read, and how it is told to editors."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]*)):([0-9]{1,5})")
+_SIZE = re.compile(r"([0-9]+)\s*([KMG]i?B)?")
+_UNITS = {
+    None: 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "expect", "via"})
+
+
+def parse_address(value: object) -> Address:
+    """`HOST:PORT`, `[V6]:PORT`, `:PORT` (all interfaces) or `unix:PATH`; raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, str):
+        if value.startswith("unix:") and len(value) > len("unix:"):
+            return Address(path=value.removeprefix("unix:"))
+        match = _ADDRESS.fullmatch(value)
+        if match and int(match[3]) < 65536:
+            return Address(host=match[1] or match[2] or "0.0.0.0", port=int(match[3]))  # noqa: S104
+    raise ValueError("write HOST:PORT, [IPV6]:PORT or unix:PATH")
+
+
+def _parse_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError("write a number of bytes, or one with KB, KiB, MB, MiB, GB or GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str | Address) else tuple(value) if isinstance(value, list) else value
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        sane = parts.port != 0 and value.isprintable() and " " not in value
+    except ValueError:  # urlsplit's way to say that the port is none
+        sane = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not sane:
+        raise ValueError("write a URL such as http://host:8000 or https://host/v1")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("write the URL without user, query (?) and fragment (#); queries go under `query`")
+    return value.rstrip("/")
+
+
+def _check_header(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header name")
+    if value.lower() in _OURS:
+        raise ValueError(f"the header {value} is the sidecar's own and cannot be set")
+    return value.lower()
+
+
+def _check_header_value(value: str) -> str:
+    if not value.isprintable() or not value.isascii():
+        raise ValueError("a header's value is printable ASCII on one line")
+    return value
+
+
+_STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_ADDRESS_SCHEMA = {"type": "string", "description": "HOST:PORT, [IPV6]:PORT or unix:PATH"}
+
+Listen = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_ADDRESS_SCHEMA)]
+Listens = Annotated[
+    tuple[Listen, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_or_many),
+    WithJsonSchema({"anyOf": [_ADDRESS_SCHEMA, {"type": "array", "items": _ADDRESS_SCHEMA}]}),
+]
+Bytes = Annotated[
+    int,
+    Field(gt=0),
+    BeforeValidator(_parse_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^(?:{_SIZE.pattern})$"}]}
+    ),
+]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_many), WithJsonSchema(_STRINGS)
+]
+Url = Annotated[str, AfterValidator(_check_url)]
+HeaderName = Annotated[str, AfterValidator(_check_header)]
+HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
