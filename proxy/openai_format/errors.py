@@ -23,7 +23,7 @@ from proxy.errors import (
     TooSlow,
     UpstreamError,
 )
-from proxy.openai_format.encoding import decode
+from proxy.openai_format.encoding import decode, decode_object
 
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):.*", re.DOTALL)
@@ -207,6 +207,21 @@ def misconfigured(status: int) -> UpstreamError:
     """The upstream's address leads to something else."""
     what = "redirects, which are not followed" if 300 <= status < 400 else "does not serve chat at this path"
     return Broken(f"the upstream {what} (status {status}): check its base_url", code="upstream_misconfigured")
+
+
+def read_object(text: bytes) -> Json:
+    """A JSON object that an upstream sent in a 200 answer, whole or as a frame.
+
+    Raises:
+        UpstreamError: it is an error, or no JSON object.
+    """
+    try:
+        value = decode_object(text)
+    except ValueError as error:
+        raise Broken("the upstream sent what is not a JSON object", code="upstream_bad_response") from error
+    if value.get("error") or value.get("type") == "error":
+        raise in_stream_error(text)
+    return value
 
 
 def in_stream_error(body: bytes) -> UpstreamError:

@@ -6,8 +6,8 @@ Source: platform.claude.com, "Messages"; reference/upstreams.md §5.6, §14.
 from proxy.call import Call, Json
 from proxy.errors import Broken
 from proxy.openai_format import chunks
-from proxy.openai_format.encoding import decode_object, encode
-from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.errors import read_object
 
 _REASONS = {
     "end_turn": "stop",
@@ -28,12 +28,7 @@ def completion(call: Call, body: bytes) -> Json:
     Raises:
         UpstreamError: the body is an error, or no message.
     """
-    try:
-        message = decode_object(body)
-    except ValueError as error:
-        raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from error
-    if message.get("type") == "error" or message.get("error"):
-        raise in_stream_error(body)
+    message = read_object(body)
     blocks = message.get("content")
     if not isinstance(blocks, list):
         raise Broken("the upstream's answer is not a message", code="upstream_bad_response")

@@ -6,11 +6,11 @@ Source: platform.claude.com, "Streaming Messages"; reference/upstreams.md §5.7.
 from collections.abc import Iterator
 
 from proxy.call import Call, Json
-from proxy.errors import Broken, CutShort
+from proxy.errors import CutShort
 from proxy.framing import SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
-from proxy.openai_format.encoding import decode_object, encode
-from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.errors import read_object
 from proxy.providers.anthropic.reply import explanation, finish_reason, usage
 
 
@@ -45,16 +45,10 @@ class MessagesStream:
         for payload in sse_data(frame):
             if self._ended:
                 return
-            try:
-                event = decode_object(payload)
-            except ValueError as error:
-                raise Broken("the upstream sent an event that is not JSON", code="upstream_bad_response") from error
-            yield from self._event(event, payload)
+            yield from self._event(read_object(payload))
 
-    def _event(self, event: Json, payload: bytes) -> Iterator[Json]:
+    def _event(self, event: Json) -> Iterator[Json]:
         kind = event.get("type")
-        if kind == "error" or event.get("error"):
-            raise in_stream_error(payload)
         if kind == "message_start":
             yield from self._start(event.get("message") or {})
         elif kind == "content_block_start":

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from proxy.call import Call, Json
 from proxy.errors import Broken, CutShort
-from proxy.framing import JsonLines
+from proxy.framing import JsonLines, is_json
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start, usage
-from proxy.openai_format.encoding import decode_object, encode
-from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.errors import read_object
 
 _SUBSECONDS = re.compile(r"\.\d+")
 
@@ -36,10 +36,8 @@ class ChatStream:
     def finish(self) -> Iterator[Json]:
         tail = self._lines.flush()
         if tail.strip() and not self._ended:
-            try:
-                decode_object(tail)
-            except ValueError as error:
-                raise CutShort("the upstream ended its answer early") from error
+            if not is_json(tail):
+                raise CutShort("the upstream ended its answer early")
             yield from self.read(tail)
         if not self._ended:
             raise CutShort("the upstream ended its answer early")
@@ -48,12 +46,7 @@ class ChatStream:
         """The chunks of one line, or of a whole answer."""
         if self._ended or not line.strip():
             return
-        try:
-            answer = decode_object(line)
-        except ValueError as error:
-            raise Broken("the upstream sent a line that is not JSON", code="upstream_bad_response") from error
-        if answer.get("error"):
-            raise in_stream_error(line)
+        answer = read_object(line)
         if "message" not in answer and "done" not in answer:
             raise Broken("the upstream's answer is not a chat message", code="upstream_bad_response")
         if self._builder is None:

@@ -5,8 +5,8 @@ from typing import Any
 from proxy.call import Call, Json
 from proxy.errors import Broken
 from proxy.openai_format.chunks import reasoning
-from proxy.openai_format.encoding import decode_object, encode
-from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.errors import read_object
 
 
 def complete(call: Call, body: bytes) -> Json:
@@ -15,12 +15,7 @@ def complete(call: Call, body: bytes) -> Json:
     Raises:
         UpstreamError: the body is an error, or no completion.
     """
-    try:
-        whole = decode_object(body)
-    except ValueError as error:
-        raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from error
-    if whole.get("error"):
-        raise in_stream_error(body)
+    whole = read_object(body)
     choices = whole.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")

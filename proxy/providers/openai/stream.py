@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from proxy.call import Call, Json
-from proxy.errors import Broken, CutShort
+from proxy.errors import CutShort
 from proxy.framing import SseFrames, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
-from proxy.openai_format.encoding import decode_object
-from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.errors import read_object
 from proxy.providers.openai.reply import arguments, complete_usage, finish_reason
 
 _KEPT = ("system_fingerprint", "service_tier")
@@ -57,12 +56,7 @@ class NormalisedStream:
         if payload.strip().startswith(b"[DONE]"):
             yield from self._end()
             return
-        try:
-            chunk = decode_object(payload)
-        except ValueError as error:
-            raise Broken("the upstream sent a frame that is not JSON", code="upstream_bad_response") from error
-        if chunk.get("error"):
-            raise in_stream_error(payload)
+        chunk = read_object(payload)
         kept = {name: chunk[name] for name in _KEPT if chunk.get(name)}
         if chunk.get("usage"):
             self._usage = {"usage": complete_usage(chunk["usage"]), **kept}
