@@ -32,7 +32,6 @@ logger = logging.getLogger("octet")
 
 DEFAULT_PORT = 8080
 BACKLOG = 2048
-FLUSH_SECONDS = 0.25
 
 
 class ListenError(Exception):
@@ -51,7 +50,6 @@ class App:
         self._config = config
         self._endpoints: dict[str, Endpoint] = {}
         self._servers: list[tuple[asyncio.Server, HttpServer]] = []
-        self._flusher: asyncio.Task[None] | None = None
         self.addresses: list[Address] = []  # of the data listener, as bound
         self.admin: Address | None = None
         self.draining = False
@@ -77,7 +75,7 @@ class App:
         self._model_lists = ModelLists(self._endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
         admin = AdminEndpoints(self, self._telemetry)
-        self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        self._lines.start()
         try:
             await self._listen(config, admin)
         except BaseException:
@@ -111,7 +109,9 @@ class App:
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise _NoSuchAddress(f"cannot listen at {address}: this machine has no such address") from error
-            reason = "it is taken; choose another with --listen or --admin" if _is_taken(error) else error.strerror
+            reason = (
+                "it is taken; choose another with --listen or --admin" if _is_taken(error) else error.strerror or error
+            )
             raise ListenError(f"cannot listen at {address}: {reason}") from error
         self._servers.append((listener, server))
         if address.path:
@@ -149,15 +149,14 @@ class App:
         Raises what `start` raises.
         """
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        task = asyncio.current_task()
 
-        def on_signal() -> None:
-            if stopped.is_set() and task is not None:
-                task.cancel()
+        def on_signal(number: int) -> None:
+            if stopped.is_set():
+                os._exit(128 + number)
             stopped.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
         await self.start()
         on_listening()
         await stopped.wait()
@@ -194,16 +193,8 @@ class App:
         await self._model_lists.close()
         for endpoint in self._endpoints.values():
             await endpoint.transport.close()
-        if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.wait([self._flusher])
-        self._lines.flush()
+        self._lines.close()
         _remove_sockets(self.addresses)
-
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await asyncio.to_thread(self._lines.flush)
 
 
 class _NoSuchAddress(ListenError):

@@ -5,8 +5,10 @@ Label values come from the configuration only; what callers invent becomes `othe
 Source: DESIGN.md §9.
 """
 
-import sys
+import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,10 +151,15 @@ class Telemetry:
             self._child(self._overhead, upstream, mode).observe(max(own, 0.0))
         usage = record.facts.usage or {}
         for direction, name in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):
-            count = usage.get(name)
-            if isinstance(count, int) and count > 0:
+            count = _count(usage.get(name))
+            if count:
                 self._child(self._tokens, upstream, record.model_label, direction, "provider").inc(count)
         self._write_line(_encode(_line(record, duration)) + b"\n")
+
+
+def _count(value: object) -> int | None:
+    """A count as an upstream sent it, if it is one that can be believed."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def _line(record: CallRecord, duration: float) -> dict[str, Any]:
@@ -172,8 +179,8 @@ def _line(record: CallRecord, duration: float) -> dict[str, Any]:
         "reason": record.reason or None,
         "attempts": record.attempts,
         "cache": "bypass",
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
+        "prompt_tokens": _count(usage.get("prompt_tokens")),
+        "completion_tokens": _count(usage.get("completion_tokens")),
         "usage_source": "provider" if usage else None,
         "first_token_seconds": waited if record.stream else None,
         "duration_seconds": round(duration, 6),
@@ -182,31 +189,49 @@ def _line(record: CallRecord, duration: float) -> dict[str, Any]:
 
 
 class LineWriter:
-    """Access lines on their way to a file descriptor, a batch at a time.
+    """Access lines on their way to a file descriptor, a batch at a time, by a thread of its own.
 
-    Lines wait at most until the next `flush`, which the owner calls now and then; a reader that is gone or too slow
-    costs lines, never calls.
+    A reader that is gone or too slow costs lines, never calls, and never the end of the process.
     """
 
     MAX_WAITING = 10_000
+    FLUSH_SECONDS = 0.25
 
-    def __init__(self, stream: Any = None) -> None:
-        self._stream = stream or sys.stdout.buffer
-        self._waiting: list[bytes] = []
+    def __init__(self, descriptor: int = 1) -> None:
         self.lost = 0
+        self._descriptor = descriptor
+        self._waiting: deque[bytes] = deque()  # filled by the loop, emptied by the thread
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Write now and then, until `close`."""
+        self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+        self._thread.start()
 
     def write(self, line: bytes) -> None:
+        """Take a line."""
         if len(self._waiting) >= self.MAX_WAITING:
             self.lost += 1
         else:
             self._waiting.append(line)
 
     def flush(self) -> None:
-        if not self._waiting:
-            return
-        batch, self._waiting = b"".join(self._waiting), []
+        """Write what is waiting; may block, so never on the loop."""
+        batch = b"".join(self._waiting.popleft() for _ in range(len(self._waiting)))
         try:
-            self._stream.write(batch)
-            self._stream.flush()
+            while batch:
+                batch = batch[os.write(self._descriptor, batch) :]
         except OSError:
             self.lost += batch.count(b"\n")
+
+    def close(self, patience: float = 1.0) -> None:
+        """Write the rest, if that takes no longer than `patience` seconds."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(patience)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self.FLUSH_SECONDS):
+            self.flush()
+        self.flush()

@@ -1,7 +1,8 @@
 """What is told of calls: one access line each, metrics with bounded labels, and never a secret."""
 
-import io
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,27 +100,47 @@ async def test_no_secret_leaks(start: Start, simulator: Simulator, capfd: pytest
     assert CANARY not in told
 
 
-def test_lines_are_written_in_batches() -> None:
+def test_lines_are_written_in_batches(tmp_path: Path) -> None:
     """Lines wait for the next flush; above the bound they are dropped and counted, and calls go on."""
-    stream = io.BytesIO()
-    lines = LineWriter(stream)
+    file = tmp_path / "log"
+    lines = LineWriter(os.open(file, os.O_WRONLY | os.O_CREAT))
     telemetry = Telemetry(lines.write)
     for number in range(LineWriter.MAX_WAITING + 5):
         telemetry.settle(CallRecord(f"id-{number}", 0.0, outcome="ok"))
-    assert stream.getvalue() == b""
+    assert file.read_bytes() == b""
     lines.flush()
-    assert len(stream.getvalue().splitlines()) == LineWriter.MAX_WAITING
+    assert len(file.read_bytes().splitlines()) == LineWriter.MAX_WAITING
     assert lines.lost == 5
 
 
 def test_a_reader_that_is_gone_costs_lines_only() -> None:
     """A closed pipe behind the log stops no call."""
-
-    class Closed(io.BytesIO):
-        def write(self, _: Any) -> int:
-            raise BrokenPipeError
-
-    lines = LineWriter(Closed())
+    reader, writer = os.pipe()
+    os.close(reader)
+    lines = LineWriter(writer)
     lines.write(b"one\n")
     lines.flush()
     assert lines.lost == 1
+
+
+def test_a_reader_that_does_not_read_stops_nobody() -> None:
+    """Closing gives up on a full pipe; the writing thread holds nobody up."""
+    reader, writer = os.pipe()
+    lines = LineWriter(writer)
+    lines.start()
+    for _ in range(100):
+        lines.write(b"x" * 10_000 + b"\n")
+    lines.close(patience=0.01)
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "usage", ["x", {"prompt_tokens": {"a": "answer"}, "completion_tokens": 10**400}, {"prompt_tokens": -1}]
+)
+async def test_odd_usage(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, usage: Any) -> None:
+    """Counts that cannot be believed are none; the call is settled all the same."""
+    telemetry, record = sidecar.app.telemetry, CallRecord("id", 0.0, outcome="ok")
+    record.facts.usage = usage if isinstance(usage, dict) else None
+    telemetry.settle(record)
+    assert sidecar.lines.kept[-1]["prompt_tokens"] is None
+    assert sidecar.lines.kept[-1]["completion_tokens"] is None

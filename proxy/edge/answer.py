@@ -137,6 +137,8 @@ class CallerStream:
         self._finish(self.response)
         self._writer = await self.response.prepare(self._request)
         self._chunked = self.response.headers.get("transfer-encoding") == "chunked"
+        if not self._chunked:  # HTTP/1.0: only the close tells the end
+            self.response.force_close()
 
     def follow(self, source: StreamReply) -> None:
         """Have the source push at us."""
@@ -158,6 +160,8 @@ class CallerStream:
         try:
             if self._writer is not None:
                 await self._writer.drain()
+        except ConnectionError:  # the caller has gone: the call is being cancelled
+            return
         finally:
             self._waiting = None
         source.resume()
@@ -196,6 +200,8 @@ class CallerStream:
     async def _open_early(self) -> None:
         try:
             await self._open({"x-request-id": self._request_id})
+        except ConnectionError:  # the caller has gone: the call is being cancelled
+            return
         finally:
             self._waiting = None
         self.write(KEEP_ALIVE)

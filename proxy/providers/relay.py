@@ -60,6 +60,8 @@ class EncodedRelay:
             self.failure.__cause__ = error
         if self._parser.thinking:
             self.facts.content = True
+        if self._parser.ended and self.failure is None:
+            self.facts.finished = True
         return b"".join(out)
 
 
@@ -89,6 +91,7 @@ class WholeAnswer:
 
 class _Replay:
     thinking = False
+    ended = False
 
     def __init__(self, provider: Provider, call: Call, target: Target, body: bytes) -> None:
         self._provider, self._call, self._target, self._body = provider, call, target, body

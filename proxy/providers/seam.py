@@ -44,10 +44,12 @@ class StreamParser(Protocol):
 
     `feed` and `finish` give what is complete and then raise, so that chunks before a failure are not lost.
     The chunk with `usage` comes last, whenever the upstream told it. `thinking` turns true when the model has
-    begun to think, which some upstreams tell without showing the thoughts.
+    begun to think, which some upstreams tell without showing the thoughts; `ended` with the terminal event,
+    whether or not the body goes on.
     """
 
     thinking: bool
+    ended: bool
 
     def feed(self, data: bytes) -> Iterable[Json]: ...
 

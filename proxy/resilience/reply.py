@@ -56,7 +56,7 @@ class StreamReply:
         self._relay = relay
         self._source = source
         self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._before = 0  # bytes of the upstream before first content
         self._limit = target.upstream.max_frame_bytes
         self._out: Callable[[bytes], None] | None = None
         self._clock = StreamClock(timeouts, started, self._expire)
@@ -66,11 +66,15 @@ class StreamReply:
         if self.finished.done():
             return
         self._clock.touch()
+        if not self.facts.content:
+            self._before += len(data)
         self._pass(self._relay.feed(data))
         if self._relay.failure is not None:
             self.fail(self._relay.failure)
         elif self.facts.finished:
             self.end()
+        elif self._before > self._limit and not self.facts.content:
+            self.fail(Broken("the upstream sends much and no content", code="upstream_bad_response"))
 
     def end(self) -> None:
         """The body, or the stream in it, is at its end."""
@@ -123,9 +127,6 @@ class StreamReply:
             self._out(data)
             return
         self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._limit and not self.facts.content:
-            self.fail(Broken("the upstream sends much and no content", code="upstream_bad_response"))
 
     def _finish(self, error: Exception | None) -> None:
         self._clock.stop()

@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
 from yarl import URL
@@ -22,6 +24,7 @@ from proxy.providers.seam import UpstreamRequest
 
 IDLE_CONNECTION_SECONDS = 4.0  # vLLM and others on uvicorn close at 5
 READ_BUFFER_BYTES = 64 * 1024
+FAIR_BYTES = 16 * 1024
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent")
 
 
@@ -42,16 +45,25 @@ class Transport:
             skip_auto_headers=_AUTOMATIC,
             timeout=aiohttp.ClientTimeout(total=None, connect=upstream.timeouts.connect_seconds),
             read_bufsize=READ_BUFFER_BYTES,
-            trust_env=upstream.proxy is None,
+            auto_decompress=False,  # none is asked for, and a small answer could grow without bound
+            trust_env=False,  # it would read .netrc too, and send what stands there
         )
+        self._proxy = upstream.proxy or _proxy_of_environment(str(upstream.base_url))
 
     def open(self, request: UpstreamRequest) -> "Exchange":
         """An exchange; entering it sends the request and waits for the answer's head."""
-        return Exchange(self._session, request, self._upstream)
+        return Exchange(self._session, request, self._upstream, self._proxy)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def _proxy_of_environment(base_url: str) -> str | None:
+    """HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the host."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    return None if proxy_bypass_environment(host) else getproxies_environment().get(parts.scheme)
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | bool:
@@ -67,10 +79,13 @@ def _tls(upstream: Upstream) -> ssl.SSLContext | bool:
 class Exchange:
     """One request and its answer; leaving it frees the connection, at once when the body is not at its end."""
 
-    def __init__(self, session: aiohttp.ClientSession, request: UpstreamRequest, upstream: Upstream) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, upstream: Upstream, proxy: str | None
+    ) -> None:
         self._session = session
         self._request = request
-        self._upstream = upstream
+        self._query = upstream.query
+        self._proxy = proxy
         self._response: aiohttp.ClientResponse | None = None
         self._pump: asyncio.Task[None] | None = None
         self._may_flow = asyncio.Event()
@@ -79,19 +94,21 @@ class Exchange:
     async def __aenter__(self) -> Self:
         """Raises: Unreachable, TooSlow (connect), Broken."""
         request = self._request
-        query = self._upstream.query
         url = URL(request.url, encoded=True)
         try:
             self._response = await self._session.request(
                 request.method,
-                url.update_query(query) if query else url,
+                url.update_query(self._query) if self._query else url,
                 data=request.body or None,
                 headers=request.headers,
                 allow_redirects=False,
-                proxy=self._upstream.proxy,
+                proxy=self._proxy,
             )
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             raise _translate(error) from error
+        if self._response.headers.get("content-encoding", "identity").lower() != "identity":
+            self._response.close()
+            raise Broken("the upstream compresses its answer, which it was not asked to", code="upstream_bad_response")
         return self
 
     async def __aexit__(
@@ -166,6 +183,8 @@ class Exchange:
         try:
             async for data in self._answer.content.iter_any():
                 sink.feed(data)
+                if len(data) >= FAIR_BYTES:  # more may be waiting: the other calls come first
+                    await asyncio.sleep(0)
                 if not self._may_flow.is_set():
                     await self._may_flow.wait()
         except (aiohttp.ClientError, OSError) as error:

@@ -13,7 +13,7 @@ import trustme
 from aiohttp import web
 
 from proxy.simulator import Simulator
-from tests.conftest import Sidecar, Start
+from tests.conftest import MODELS, Sidecar, Start
 
 ANSWER = {
     "id": "chatcmpl-1",
@@ -31,7 +31,7 @@ async def serve() -> AsyncIterator[Serve]:
     runners: list[web.ServerRunner] = []
 
     async def served(handler: Any, tls: ssl.SSLContext | None = None) -> str:
-        runner = web.ServerRunner(web.Server(handler))
+        runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=0.1)
         await runner.setup()
         runners.append(runner)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -110,7 +110,7 @@ async def test_connections_are_used_again(sidecar: Sidecar, simulator: Simulator
 
 
 async def test_a_compressed_answer(start: Start, serve: Serve) -> None:
-    """We ask for none, but an answer that is compressed all the same is read."""
+    """We ask for none; one that is compressed all the same could grow without bound, and is a 502."""
     encodings: list[str] = []
 
     async def compressed(request: web.BaseRequest) -> web.StreamResponse:
@@ -119,10 +119,81 @@ async def test_a_compressed_answer(start: Start, serve: Serve) -> None:
         return web.Response(body=gzip.compress(json.dumps(ANSWER).encode()), headers=headers)
 
     sidecar = await start(upstreams={"openai": {"base_url": f"http://{await serve(compressed)}/v1"}})
-    response = await sidecar.chat()
-    assert (await response.json())["id"] == "chatcmpl-1"
-    assert "content-encoding" not in response.headers
+    assert await error_code(sidecar) == (502, "upstream_bad_response")
     assert encodings == ["identity"]
+
+
+async def test_netrc_is_not_read(
+    start: Start, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in .netrc goes to no upstream."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login alice password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    sidecar = await start()
+    for model in ("gpt-4o-mini", "claude-haiku-4-5", "qwen3"):
+        assert (await sidecar.chat(model)).status == 200
+    assert not [seen for seen in simulator.report.requests if "Basic" in seen.headers.get("authorization", "")]
+
+
+async def test_the_environments_proxy(start: Start, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP_PROXY is used, but not for hosts that NO_PROXY names."""
+    monkeypatch.setenv("http_proxy", f"http://{await serve(answer)}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sidecar = await start(upstreams={"openai": {"base_url": "http://upstream.example/v1"}})
+    assert (await (await sidecar.chat()).json())["id"] == "chatcmpl-1"
+    assert (await sidecar.chat("qwen3")).status == 200
+
+
+LINGERING = {
+    "openai": b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
+    "anthropic": b'data: {"type":"message_start","message":{"id":"m"}}\n\n'
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n'
+    b'data: {"type":"message_stop"}\n\n',
+    "ollama": b'{"message":{"content":"Hi"},"done":false}\n{"message":{"content":""},"done":true,"eval_count":1}\n',
+}
+
+
+@pytest.mark.parametrize("dialect", [*LINGERING, "normalise"])
+async def test_a_stream_ends_with_its_terminal_event(start: Start, serve: Serve, dialect: str) -> None:
+    """An upstream that leaves the body open after the end holds nobody up, and is let go."""
+    left = asyncio.Event()
+
+    async def linger(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(LINGERING["openai" if dialect == "normalise" else dialect])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        return response
+
+    name = "openai" if dialect == "normalise" else dialect
+    wire = {"wire": "normalise"} if dialect == "normalise" else {}
+    sidecar = await start(upstreams={name: {"base_url": f"http://{await serve(linger)}", **wire}})
+    response = await sidecar.chat(MODELS[name], stream=True)
+    text = await response.text()
+    assert '"content":"Hi"' in text
+    assert text.endswith("data: [DONE]\n\n")
+    await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_flood_without_content(start: Start, serve: Serve) -> None:
+    """An upstream that sends comments for ever, and no content, is given up after max_frame_bytes."""
+
+    async def flood(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b": ping\n\n" * 1000)
+
+    url = f"http://{await serve(flood)}"
+    for name in ("openai", "anthropic"):
+        sidecar = await start(upstreams={name: {"base_url": url, "max_frame_bytes": "1MiB"}})
+        response = await sidecar.chat(MODELS[name], stream=True)
+        assert response.status == 502
+        assert "no content" in await response.text()
 
 
 HOSTILE = {

@@ -23,7 +23,7 @@ class MessagesStream:
         self._build = ChunkBuilder(f"chatcmpl-{call.id}", int(call.received_at), call.model)
         self.thinking = False
         self._begun = False
-        self._ended = False
+        self.ended = False
         self._counts: Json = {}
         self._stop_reason: str | None = None
         self._refusal: str | None = None
@@ -38,12 +38,12 @@ class MessagesStream:
         tail = self._frames.flush()
         if is_json(b"".join(sse_data(tail))):  # only the blank line is missing
             yield from self._frame(tail)
-        if not self._ended:
+        if not self.ended:
             raise CutShort("the upstream ended its answer early")
 
     def _frame(self, frame: bytes) -> Iterator[Json]:
         for payload in sse_data(frame):
-            if self._ended:
+            if self.ended:
                 return
             yield from self._event(read_object(payload))
 
@@ -110,7 +110,7 @@ class MessagesStream:
             yield self._build.delta(tool_arguments(self._tools[index], whole))
 
     def _stop(self) -> Iterator[Json]:
-        self._ended = True
+        self.ended = True
         yield from self._role()
         for index in sorted(self._inputs):
             yield from self._close_block(index)

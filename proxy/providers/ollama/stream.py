@@ -27,7 +27,7 @@ class ChatStream:
         self._lines = JsonLines(max_frame_bytes)
         self._builder: ChunkBuilder | None = None
         self._tools = 0
-        self._ended = False
+        self.ended = False
 
     def feed(self, data: bytes) -> Iterator[Json]:
         for line in self._lines.feed(data):
@@ -35,16 +35,16 @@ class ChatStream:
 
     def finish(self) -> Iterator[Json]:
         tail = self._lines.flush()
-        if tail.strip() and not self._ended:
+        if tail.strip() and not self.ended:
             if not is_json(tail):
                 raise CutShort("the upstream ended its answer early")
             yield from self.read(tail)
-        if not self._ended:
+        if not self.ended:
             raise CutShort("the upstream ended its answer early")
 
     def read(self, line: bytes) -> Iterator[Json]:
         """The chunks of one line, or of a whole answer."""
-        if self._ended or not line.strip():
+        if self.ended or not line.strip():
             return
         answer = read_object(line)
         if "message" not in answer and "done" not in answer:
@@ -79,7 +79,7 @@ class ChatStream:
         reason = answer.get("done_reason", "stop")
         if not reason:
             raise CutShort("the upstream ended its answer early")
-        self._ended = True
+        self.ended = True
         if reason != "length":
             reason = "tool_calls" if self._tools else "stop"
         yield build.finish(reason)

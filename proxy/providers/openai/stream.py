@@ -37,19 +37,19 @@ class NormalisedStream:
         self._builder: ChunkBuilder | None = None
         self._choices: dict[int, _Choice] = {}
         self._usage: Json | None = None
-        self._done = False
+        self.ended = False
 
     def feed(self, data: bytes) -> Iterator[Json]:
         for frame in self._frames.feed(data):
             for payload in sse_data(frame):
-                if not self._done:
+                if not self.ended:
                     yield from self._read(payload)
 
     def finish(self) -> Iterator[Json]:
         for payload in sse_data(self._frames.flush()):
-            if not self._done:
+            if not self.ended:
                 yield from self._read(payload)
-        if not self._done:
+        if not self.ended:
             yield from self._end()
 
     def _read(self, payload: bytes) -> Iterator[Json]:
@@ -66,7 +66,7 @@ class NormalisedStream:
                 yield {**made, **kept}
 
     def _end(self) -> Iterator[Json]:
-        self._done = True
+        self.ended = True
         if self._builder is None or not all(choice.finished for choice in self._choices.values()):
             raise CutShort("the upstream ended its answer early")
         if self._usage:
