@@ -7,6 +7,12 @@ from typing import Any, Protocol
 Json = dict[str, Any]
 
 
+def header_values(headers: Mapping[str, str], name: str) -> str:
+    """Every line of a header that may come in several, joined as one."""
+    lines = getattr(headers, "getall", None)
+    return ", ".join(lines(name, ())) if lines is not None else headers.get(name, "")
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sends the call.

@@ -110,7 +110,7 @@ def sse_data(frame: bytes) -> list[bytes]:
     if len(lines) < 2 or not any(lines):
         return [line for line in lines[:1] if line]
     joined = b"\n".join(lines)
-    if not is_json(joined) and all(map(is_json, lines)):
+    if not is_json(joined) and all(line.startswith(b"[DONE]") or is_json(line) for line in lines):
         return lines
     return [joined]
 

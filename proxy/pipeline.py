@@ -12,7 +12,7 @@ from typing import Protocol
 
 from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
-from proxy.call import Call
+from proxy.call import Call, header_values
 from proxy.config import Config
 from proxy.errors import CallerError, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
 from proxy.providers.seam import Endpoint
@@ -94,7 +94,7 @@ class Pipeline:
 
     async def _serve(self, headers: Mapping[str, str], answer: Answer, record: CallRecord) -> None:
         snapshot = self.snapshot
-        if snapshot.via in headers.get("via", ""):
+        if snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
         record.caller = caller.name or ""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.config import Server
 from proxy.errors import BodyTooLarge, InvalidRequest, ReadTimeout, UnsupportedMedia
@@ -30,7 +30,8 @@ async def read_body(request: web.BaseRequest, server: Server) -> bytes:
     limit = server.max_body_bytes
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
+    waits = request.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+    if waits and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts, size = [], 0
     content = request.content

@@ -11,8 +11,6 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.edge.render import error_response, request_id
 from proxy.errors import InvalidRequest, ProxyError, ProxyFault
-from proxy.openai_format.encoding import encode
-from proxy.openai_format.errors import error_object
 from proxy.telemetry import CallRecord, Telemetry
 
 logger = logging.getLogger("octet")
@@ -29,9 +27,18 @@ class HttpServer(web.Server):
     """
 
     def __init__(self, handler: Handler, telemetry: Telemetry, max_connections: int) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(self._handle, handler_cancellation=True)
         self.telemetry = telemetry
         self.max_connections = max_connections
+        self._handler = handler
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if getattr(request.protocol, "over_limit", False):
+            self.telemetry.refused("too_many_connections")
+            error = ProxyFault("too many connections (server.max_connections)", code="overloaded", status=503)
+            error.headers["retry-after"] = "1"
+            return _last_response(error)
+        return await self._handler(request)
 
     def __call__(self) -> RequestHandler:
         return _Connection(
@@ -46,32 +53,21 @@ class HttpServer(web.Server):
 class _Connection(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_server",)
+    __slots__ = ("_server", "over_limit")
 
     def __init__(self, server: HttpServer, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._server = server
+        self.over_limit = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server.telemetry.connections.inc()
-        if len(self._server.connections) > self._server.max_connections:
-            self._refuse(transport)
+        self.over_limit = len(self._server.connections) > self._server.max_connections
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.telemetry.connections.dec()
         super().connection_lost(exc)
-
-    def _refuse(self, transport: asyncio.BaseTransport) -> None:
-        self._server.telemetry.refused("too_many_connections")
-        error = ProxyFault("too many connections (server.max_connections)", code="overloaded", status=503)
-        body = encode(error_object(error, request_id({})))
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(
-                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
-                b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-            )
-        self.force_close()
 
     def handle_error(
         self,
@@ -90,7 +86,12 @@ class _Connection(RequestHandler):
         else:
             error = ProxyFault("the sidecar failed on this call")
             logger.error("a request failed: %s", type(exc).__name__, exc_info=exc)
-        record = CallRecord(request_id({}), time.perf_counter())
-        response = error_response(error, record)
-        response.force_close()
-        return response
+        return _last_response(error)
+
+
+def _last_response(error: ProxyError) -> web.Response:
+    """An error after which the connection is closed."""
+    response = error_response(error, CallRecord(request_id({}), time.perf_counter()))
+    response.headers["server"] = "octet"
+    response.force_close()
+    return response

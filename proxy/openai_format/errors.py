@@ -230,7 +230,12 @@ def in_stream_error(body: bytes) -> UpstreamError:
     Source: reference/upstreams.md §13.2 (TGI `http_status_code`, vLLM an integer `code`), §5.8.
     """
     facts = read_error(body)
-    value = decode(body)
+    try:
+        value = decode(body)
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and isinstance(value.get("code"), int) and 400 <= value["code"] < 600:
+        return classify(value["code"], facts)
     error = value.get("error") if isinstance(value, dict) else None
     if isinstance(error, dict):
         for status in (error.get("http_status_code"), error.get("code")):

@@ -49,7 +49,7 @@ def read_chat(body: bytes) -> ChatRequest:
         InvalidRequest: with `param` naming the field at fault.
         UnsupportedParameter: something that no re-encoded target carries.
     """
-    fields = {name: value for name, value in _object(body).items() if value is not None}
+    fields = {name: value for name, value in read_fields(body).items() if value is not None}
     _check_ranges(fields)
     _refuse_uncarried(fields)
     unread: list[str] = []
@@ -79,7 +79,8 @@ def dropped(request: ChatRequest, carried: Iterable[str], *more: str) -> tuple[s
 _REFUSED_UNLESS_HARMLESS = ("n", "response_format", "logprobs", "modalities")
 
 
-def _object(body: bytes) -> Json:
+def read_fields(body: bytes) -> Json:
+    """The members of a body that is known to be a JSON object; raises InvalidRequest for numbers out of range."""
     try:
         return decode_object(body)
     except ValueError as error:

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from proxy.call import Call, Facts, Member
+from proxy.call import Call, Facts, Json, Member
 from proxy.errors import Broken, CutShort, UpstreamError
 from proxy.framing import SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import carries_content
-from proxy.openai_format.encoding import DONE, encode
+from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
 
@@ -69,6 +69,7 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    object: Any = None
 
 
 _read_answer = msgspec.json.Decoder(_Answer).decode
@@ -131,13 +132,18 @@ class ExactRelay:
         wanted = not payloads
         for payload in payloads:
             if payload.strip().startswith(b"[DONE]"):
+                if self.facts.finish_reason is None and not self._open:
+                    raise CutShort("the upstream ended its answer before it began")
                 self._done = self.facts.finished = wanted = True
+                frame = frame if payload.startswith(b"[DONE]") else DONE
+            elif frame.startswith(b"event: error") or b"\nevent: error" in frame:
+                raise in_stream_error(payload)
             else:
                 wanted |= self._read(payload)
         if len(payloads) > 1:  # the server forgot the blank lines between events
             frame = b"".join(b"data: %b\n\n" % payload for payload in payloads)
         elif not payloads or not frame.startswith(b"data:"):
-            frame = _without_fields(frame)
+            frame = _only(frame, (b"data:", b":") if payloads else (b":",))
         if not wanted:
             return b""
         return self._rename.apply(frame) if self._rename else frame
@@ -145,8 +151,6 @@ class ExactRelay:
     def _read(self, payload: bytes) -> bool:
         """Note what a payload tells; whether the caller is to have it."""
         answer = read_answer(payload)
-        if answer.error:
-            raise in_stream_error(payload)
         if answer.usage:
             self.facts.usage = answer.usage
         if not answer.choices:
@@ -163,17 +167,48 @@ class ExactRelay:
 
 
 def read_answer(payload: bytes) -> _Answer:
-    """What accounting reads of a chunk or a completion; one of another shape goes on unread.
+    """What accounting reads of a chunk or a completion.
 
     Raises:
-        Broken: not JSON.
+        UpstreamError: it is an error, or not JSON.
     """
     try:
-        return _read_answer(payload)
+        answer = _read_answer(payload)
     except msgspec.ValidationError:
-        return _Answer()
-    except (msgspec.DecodeError, RecursionError) as error:
+        answer = _read_oddity(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from error
+    if answer.error or answer.object == "error":
+        raise in_stream_error(payload)
+    return answer
+
+
+def _read_oddity(payload: bytes) -> _Answer:
+    """The same, of a payload with other types than OpenAI's: what can be read of it."""
+    try:
+        whole = decode(payload)
+    except ValueError as error:
+        raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from error
+    if not isinstance(whole, dict):
+        return _Answer(choices=[])
+    choices, usage = whole.get("choices"), whole.get("usage")
+    return _Answer(
+        choices=[_read_choice(choice) for choice in choices if isinstance(choice, dict)]
+        if isinstance(choices, list)
+        else None,
+        usage=usage if isinstance(usage, dict) else None,
+        error=whole.get("error"),
+        object=whole.get("object"),
+    )
+
+
+def _read_choice(choice: Json) -> _Choice:
+    index, delta, reason = choice.get("index"), choice.get("delta"), choice.get("finish_reason")
+    return _Choice(
+        index=index if isinstance(index, int) else None,
+        delta=delta if isinstance(delta, dict) else None,
+        finish_reason=reason if isinstance(reason, str) else None,
+    )
 
 
 def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]:
@@ -183,8 +218,6 @@ def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]
         UpstreamError: the body is an error, or no completion.
     """
     answer = read_answer(body)
-    if answer.error:
-        raise in_stream_error(body)
     if not answer.choices:
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
     first = answer.choices[0]
@@ -224,9 +257,9 @@ class _Renamer:
         return self._renamed + frame[start + place.end :]
 
 
-def _without_fields(frame: bytes) -> bytes:
-    """Only the data and the comments of a frame, and its end; nothing when it has neither."""
-    lines = [line for line in _LINE.findall(frame) if line.startswith((b"data:", b":", b"\r", b"\n"))]
+def _only(frame: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """The lines of a frame that begin so, and its end; nothing when there are none."""
+    lines = [line for line in _LINE.findall(frame) if line.startswith((*kept, b"\r", b"\n"))]
     while lines and not lines[0].strip():
         del lines[0]
     return b"".join(lines)

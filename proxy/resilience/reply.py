@@ -146,5 +146,6 @@ Reply = WholeReply | StreamReply
 
 
 def upstream_request_id(headers: Mapping[str, str]) -> str:
-    """The upstream's own id of the call."""
-    return next((headers[name] for name in ("x-request-id", "request-id") if name in headers), "")
+    """The upstream's own id of the call; empty when it has none, or none that is fit for headers and logs."""
+    given = next((headers[name] for name in ("x-request-id", "request-id") if name in headers), "")
+    return given if given.isascii() and given.isprintable() and len(given) <= 200 else ""

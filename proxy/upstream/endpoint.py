@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from proxy import __version__
-from proxy.call import Call
+from proxy.call import Call, header_values
 from proxy.config import Upstream
 from proxy.providers.seam import Provider, UpstreamRequest, with_header
 from proxy.upstream.credentials import credential_for
@@ -44,7 +44,7 @@ class Endpoint:
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
             **_passed_on(call.headers, _FROM_CALLER),
-            "via": ", ".join([*filter(None, [_sane(call.headers.get("via"))]), self.via]),
+            "via": ", ".join([*filter(None, [_sane(header_values(call.headers, "via"))]), self.via]),
         }
         if self.upstream.credential == "caller":
             headers |= _passed_on(call.headers, _WITH_CALLERS_KEY)

@@ -4,7 +4,7 @@ Source: platform.claude.com, "Messages"; reference/upstreams.md §5.2-§5.5.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -79,11 +79,12 @@ def _worded(message: Message) -> list[str]:
 def _turns(request: ChatRequest, model: str) -> list[Json]:
     """User and assistant turns in alternation, beginning with the user's."""
     turns: list[Json] = []
+    ids = _fit_ids(request)
     for message in request.messages:
         if message.role == "system":
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = list(_blocks(message))
+        blocks = list(_blocks(message, ids))
         if role == "user" and not blocks:
             blocks = [_PLACEHOLDER]
         if not blocks:
@@ -111,21 +112,27 @@ def _end_with_assistant(turn: Json, model: str) -> None:
         turn["content"][-1] = {"type": "text", "text": last["text"].rstrip()}
 
 
-def _blocks(message: Message) -> Iterator[Json]:
+def _blocks(message: Message, ids: Mapping[str, str]) -> Iterator[Json]:
     texts = [{"type": "text", "text": text} for text in _worded(message)]
     if message.role == "tool":
-        result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
+        result: Json = {"type": "tool_result", "tool_use_id": ids[message.tool_call_id]}
         yield {**result, "content": texts} if texts else result
         return
     yield from texts
     for call in message.tool_calls:
-        yield {"type": "tool_use", "id": _tool_id(call.id), "name": call.name, "input": call.arguments}
+        yield {"type": "tool_use", "id": ids[call.id], "name": call.name, "input": call.arguments}
 
 
-def _tool_id(call_id: str) -> str:
-    """Ids of other vendors hold characters that are refused here; both ends of a call are rewritten alike."""
-    fit = _UNFIT_FOR_ID.sub("_", call_id)
-    return fit or "_"
+def _fit_ids(request: ChatRequest) -> Mapping[str, str]:
+    """Ids of other vendors hold characters that are refused here: each gets one that fits, and no two the same."""
+    given = [call.id for message in request.messages for call in message.tool_calls]
+    ids = {call_id: call_id for call_id in given if call_id and not _UNFIT_FOR_ID.search(call_id)}
+    for call_id in given:
+        fit = _UNFIT_FOR_ID.sub("_", call_id) or "_"
+        while call_id not in ids and fit in ids.values():
+            fit += "_"
+        ids.setdefault(call_id, fit)
+    return ids
 
 
 def _tools(request: ChatRequest) -> Iterator[Json]:

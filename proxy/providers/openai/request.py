@@ -1,7 +1,8 @@
 """The request on the normalised wire: nulls stripped, unknown fields named and dropped."""
 
 from proxy.call import Call
-from proxy.openai_format.encoding import decode_object, encode
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.request import read_fields
 
 # Source: openai-python 3.54.0, CompletionCreateParams; reference/upstreams.md §2.2.
 FIELDS = frozenset(
@@ -17,7 +18,7 @@ FIELDS = frozenset(
 
 def normalise_request(call: Call, model: str) -> tuple[bytes, tuple[str, ...]]:
     """The body to send, and the names of what it no longer holds."""
-    fields = {name: value for name, value in decode_object(call.body).items() if value is not None}
+    fields = {name: value for name, value in read_fields(call.body).items() if value is not None}
     body = {name: value for name, value in fields.items() if name in FIELDS}
     body["model"] = model
     if "max_completion_tokens" in body:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from proxy.call import Call, Json
-from proxy.errors import CutShort
+from proxy.errors import Broken, CutShort
 from proxy.framing import SseFrames, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
 from proxy.openai_format.errors import read_object
@@ -17,11 +17,21 @@ _KEPT = ("system_fingerprint", "service_tier")
 
 
 @dataclass(slots=True)
+class _Tool:
+    """A tool call, and what of its arguments has not been passed on."""
+
+    id: str
+    name: str = ""
+    arguments: str = ""
+    started: bool = False
+
+
+@dataclass(slots=True)
 class _Choice:
     """What has been said of one choice so far."""
 
     finished: bool = False
-    tools: int = 0
+    tools: list[_Tool] = field(default_factory=list)
     by_id: dict[str, int] = field(default_factory=dict)
     by_index: dict[int | None, int] = field(default_factory=dict)
 
@@ -95,6 +105,8 @@ class NormalisedStream:
             for piece in self._read_tool(state, fragment):
                 yield build.delta(piece, index=index)
         if reason:
+            if not all(tool.started for tool in state.tools):
+                raise Broken("the upstream sent a tool call without a name", code="upstream_bad_response")
             state.finished = True
             yield build.finish(finish_reason(reason), index=index)
 
@@ -108,18 +120,28 @@ class NormalisedStream:
         return self._builder
 
     def _read_tool(self, state: _Choice, fragment: Json) -> Iterator[Json]:
-        """A tool call is known by its id; by its index only when it has none."""
+        """A tool call is known by its id; by its index only when it has none; its start waits for its name."""
         function = fragment.get("function") or {}
+        number = self._number(state, fragment)
+        tool = state.tools[number]
+        tool.name += function.get("name") or "" if not tool.started else ""
+        tool.arguments += arguments(function.get("arguments"))
+        if not tool.started and tool.name:
+            tool.started = True
+            yield tool_start(number, tool.id, tool.name)
+        if tool.started and tool.arguments:
+            yield tool_arguments(number, tool.arguments)
+            tool.arguments = ""
+
+    def _number(self, state: _Choice, fragment: Json) -> int:
         call_id, index = fragment.get("id"), fragment.get("index")
-        number = state.by_id.get(call_id) if call_id else state.by_index.get(index, state.tools - 1)
-        if number is None or number < 0:
-            number = state.tools
-            state.tools += 1
-            call_id = call_id or f"call_{self._call.id}_{number}"
-            state.by_id[call_id] = number
-            yield tool_start(number, call_id, function.get("name") or "")
+        number = state.by_id.get(call_id) if call_id else state.by_index.get(index)
+        if number is None and not call_id and index is None and state.tools:
+            number = len(state.tools) - 1
+        if number is None:
+            number = len(state.tools)
+            state.tools.append(_Tool(call_id or f"call_{self._call.id}_{number}"))
+            state.by_id[state.tools[number].id] = number
         if isinstance(index, int):
             state.by_index[index] = number
-        text = arguments(function.get("arguments"))
-        if text:
-            yield tool_arguments(number, text)
+        return number
