@@ -3,7 +3,8 @@
 Works on the plain tree, so that these mistakes are told together with those of shape.
 """
 
-from collections.abc import Collection, Iterator
+import ssl
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
@@ -56,10 +57,36 @@ def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> No
     files: dict[Path, Any] = {("api_key_file",): upstream.get("api_key_file")}
     files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
     for place, file in files.items():
-        if isinstance(file, str) and not FilePath(file).is_file():
+        if isinstance(file, str) and not _is_file(file):
             document.mistake((*path, *place), f"there is no file {document.quote((*path, *place), file)}")
+    ca_file, cert_file, key_file = (tls.get(name) for name in ("ca_file", "cert_file", "key_file"))
+    if (
+        isinstance(ca_file, str)
+        and _is_file(ca_file)
+        and not _loads(lambda context: context.load_verify_locations(ca_file))
+    ):
+        document.mistake((*path, "tls", "ca_file"), "holds no PEM certificate")
+    if isinstance(cert_file, str) and _is_file(cert_file):
+        key = key_file if isinstance(key_file, str) and _is_file(key_file) else None
+        if not _loads(lambda context: context.load_cert_chain(cert_file, key)):
+            document.mistake((*path, "tls", "cert_file"), "holds no PEM certificate, or key_file is not its key")
     if tls.get("key_file") and not tls.get("cert_file"):
         document.mistake((*path, "tls", "key_file"), "cert_file is missing beside it")
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return FilePath(name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _loads(load: Callable[[ssl.SSLContext], object]) -> bool:
+    try:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    except (ssl.SSLError, OSError):
+        return False
+    return True
 
 
 def _check_route(

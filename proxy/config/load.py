@@ -66,11 +66,16 @@ def build(document: Document, providers: Providers) -> Config:
     if document.mistakes or config is None:
         raise ConfigError(document.mistakes)
     upstreams = {name: _complete(upstream, providers) for name, upstream in config.upstreams.items()}
+    taken = {route.name for route in config.routes if route.name}
     routes = tuple(
-        route.model_copy(update={"name": route.name or f"route-{number}"})
+        route.model_copy(update={"name": route.name or _free_name(f"route-{number}", taken)})
         for number, route in enumerate(config.routes, 1)
     )
     return config.model_copy(update={"upstreams": upstreams, "routes": routes})
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    return _free_name(f"unnamed-{name}", taken) if name in taken else name
 
 
 def _complete(upstream: Upstream, providers: Providers) -> Upstream:

@@ -132,7 +132,7 @@ class Upstream(Section):
 class Match(Section):
     """What a call must be for a route; all of it."""
 
-    model: Patterns = ("*",)
+    model: Annotated[Patterns, Field(min_length=1)] = ("*",)
     """Globs, any of which fits."""
     headers: dict[str, str] = {}
     """Header names and globs of their values."""

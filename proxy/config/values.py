@@ -67,7 +67,9 @@ def _check_url(value: str) -> str:
     parts = urlsplit(value)
     try:
         sane = parts.port != 0 and value.isprintable() and " " not in value
-    except ValueError:  # urlsplit's way to say that the port is none
+        if ":" not in (parts.hostname or ""):
+            (parts.hostname or "").encode("idna")
+    except ValueError:  # no port, or no host's name
         sane = False
     if parts.scheme not in ("http", "https") or not parts.hostname or not sane:
         raise ValueError("write a URL such as http://host:8000 or https://host/v1")
@@ -88,6 +90,16 @@ def _check_header_value(value: str) -> str:
     if not value.isprintable() or not value.isascii():
         raise ValueError("a header's value is printable ASCII on one line")
     return value
+
+
+def _check_secret(value: SecretStr) -> SecretStr:
+    """White space around a key comes from files and variables, and is no part of it."""
+    key = value.get_secret_value().strip()
+    if not key:
+        raise ValueError("must not be empty")
+    if not key.isprintable():
+        raise ValueError("must be printable characters on one line")
+    return SecretStr(key)
 
 
 _STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -115,5 +127,5 @@ Patterns = Annotated[
 Url = Annotated[str, AfterValidator(_check_url)]
 HeaderName = Annotated[str, AfterValidator(_check_header)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]

@@ -97,9 +97,9 @@ def _from_value(value: Any) -> ErrorFacts:
     if isinstance(inner, dict):
         details = inner.get("details")
         nested = details.get("error_code") if isinstance(details, dict) else None
-        text = _first_text(inner.get("message"), inner.get("detail"))
+        text = _clean(_first_text(inner.get("message"), inner.get("detail")))
         return ErrorFacts(
-            message=_clean(text),
+            message=text,
             type=_text(inner.get("type")),
             code=_text(inner.get("code")) or _text(nested),
             param=_text(inner.get("param")),
@@ -108,9 +108,9 @@ def _from_value(value: Any) -> ErrorFacts:
     if isinstance(inner, list):
         inner = "; ".join(item for item in inner if isinstance(item, str))
     place, detail = _detail(value.get("detail"))
-    text = _first_text(inner, detail, value.get("message"))
+    text = _clean(_first_text(inner, detail, value.get("message")))
     return ErrorFacts(
-        message=_clean(text),
+        message=text,
         type=_text(value.get("error_type")) or _text(value.get("type")),
         code=_text(value.get("code")),
         param=_text(value.get("param")) or place,

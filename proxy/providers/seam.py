@@ -130,6 +130,10 @@ class Endpoint(Protocol):
         """The request with the headers and the key that belong to this upstream and this caller."""
         ...
 
+    def redact(self, text: str) -> str:
+        """A text of the upstream's without our key, should it quote it."""
+        ...
+
     def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Exchange]:
         """Entering it sends the request and waits for the answer's head."""
         ...

@@ -15,7 +15,7 @@ from proxy.resilience.policy import tries_next
 from proxy.resilience.reply import Reply, StreamReply, WholeReply, ran_out, upstream_request_id
 from proxy.telemetry import CallRecord, Telemetry
 
-MAX_ERROR_BYTES = 64 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -68,6 +68,8 @@ class Walk:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, UpstreamError):
+            error.message = self._endpoints[self._record.upstream].redact(error.message)
         await self._held.aclose()
 
     async def _leave(self, target: Target, error: UpstreamError) -> None:
@@ -79,8 +81,10 @@ class Walk:
 
     async def _attempt(self, target: Target) -> Reply:
         endpoint, record = self._endpoints[target.name], self._record
-        record.upstream, record.model, record.model_label = target.name, target.model, target.label
+        if not record.attempts:
+            self._name(target)
         request = endpoint.dress(endpoint.provider.build_request(self._call, target), self._call)
+        self._name(target)
         record.attempts += 1
         record.dropped = request.dropped
         record.phase = "connect"
@@ -91,6 +95,9 @@ class Walk:
             if target.upstream.credential == "caller":
                 raise CallerKeyRefused(refused.theirs or "the upstream refused your key") from refused
             raise
+        except UpstreamError as error:
+            error.message = endpoint.redact(error.message)
+            raise
         finally:
             record.upstream_seconds += time.perf_counter() - began
         record.facts = reply.facts
@@ -98,6 +105,11 @@ class Walk:
         record.upstream_request_id = upstream_request_id(reply.headers)
         self._telemetry.attempted(target.name, "ok")
         return reply
+
+    def _name(self, target: Target) -> None:
+        """Say whom the call went to; a target that cannot carry it does not count where another was tried."""
+        record = self._record
+        record.upstream, record.model, record.model_label = target.name, target.model, target.label
 
     async def _whole(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> WholeReply:
         timeouts = target.upstream.timeouts

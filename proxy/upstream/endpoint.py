@@ -53,6 +53,10 @@ class Endpoint:
             replace(request, headers=headers), credential_for(self.upstream, self.credential, call.caller)
         )
 
+    def redact(self, text: str) -> str:
+        """A text of the upstream's without our key, should it quote it."""
+        return text.replace(self.credential, "[redacted]") if self.credential else text
+
     def probe(self, request: UpstreamRequest) -> UpstreamRequest:
         """A request of our own, with our own key."""
         headers = {**request.headers, "accept": "application/json", "user-agent": USER_AGENT, **self.upstream.headers}

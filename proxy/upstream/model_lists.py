@@ -56,5 +56,5 @@ class ModelLists:
                 body = await exchange.read(MAX_BYTES)
                 if exchange.status == 200:
                     self._heard[endpoint.name] = list(endpoint.provider.parse_models(body))
-        except (UpstreamError, TimeoutError, ValueError) as error:
+        except (UpstreamError, TimeoutError, ValueError, TypeError) as error:
             logger.info("no list of models from %s: %s", endpoint.name, type(error).__name__)

@@ -6,7 +6,9 @@ Source: platform.claude.com; reference/upstreams.md §5.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from proxy.call import Call, Json
 from proxy.config import ProviderTraits, Section, Upstream
@@ -24,7 +26,7 @@ class Settings(Section):
 
     version: Literal["2023-06-01", "2026-10-21"] = "2023-06-01"
     """The anthropic-version header."""
-    default_max_tokens: int = 4096
+    default_max_tokens: Annotated[int, Field(gt=0)] = 4096
     """Sent when the caller sets no limit: the field is mandatory there."""
     key_header: Literal["x-api-key", "authorization"] = "x-api-key"
     """Where the key goes; authorization: as a Bearer token."""

@@ -27,16 +27,18 @@ def complete(call: Call, body: bytes) -> Json:
         "object": "chat.completion",
         "created": whole.get("created") or int(call.received_at),
         "model": call.model,
-        "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
+        "choices": [_choice(call, index, choice) for index, choice in enumerate(choices)],
     }
 
 
-def _choice(index: int, choice: Json) -> Json:
+def _choice(call: Call, index: int, choice: Json) -> Json:
     message = choice.get("message") or {}
     full: Json = {"role": "assistant", "content": None, "refusal": None}
     full |= {name: value for name, value in message.items() if name != "role"}
     if full.get("tool_calls"):
-        full["tool_calls"] = [_tool_call(call) for call in full["tool_calls"]]
+        full["tool_calls"] = [
+            _tool_call(made, f"call_{call.id}_{number}") for number, made in enumerate(full["tool_calls"])
+        ]
     else:
         full.pop("tool_calls", None)
         if full["content"] is None and not full["refusal"]:
@@ -71,11 +73,12 @@ def complete_usage(usage: Json) -> Json:
     return {"total_tokens": total, **known}
 
 
-def _tool_call(call: Json) -> Json:
-    function = call.get("function")
+def _tool_call(made: Json, spare_id: str) -> Json:
+    function = made.get("function")
     if not isinstance(function, dict):
-        return call
-    return {**call, "type": "function", "function": {**function, "arguments": arguments(function.get("arguments"))}}
+        return made
+    whole = {**function, "arguments": arguments(function.get("arguments"))}
+    return {**made, "id": made.get("id") or spare_id, "type": "function", "function": whole}
 
 
 def arguments(value: Any) -> str:
