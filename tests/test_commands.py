@@ -24,10 +24,10 @@ async def octet(tmp_path: Path) -> AsyncIterator[Octet]:
     """Starts `octet ARGUMENTS` with nothing of ours in its environment; ends what still runs."""
     running: list[Process] = []
 
-    async def started(*arguments: str, **environ: str) -> Process:
+    async def started(*arguments: str, stdout: int = PIPE, **environ: str) -> Process:
         clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy", *arguments, stdout=PIPE, stderr=PIPE, env=clean | environ, cwd=tmp_path
+            sys.executable, "-m", "proxy", *arguments, stdout=stdout, stderr=PIPE, env=clean | environ, cwd=tmp_path
         )
         running.append(process)
         return process
@@ -173,6 +173,49 @@ async def test_a_drain_ends_with_exit_code_0(octet: Octet, simulator: Simulator,
     assert b"shutting_down" in rest
     assert b"[DONE]" not in rest
     assert (await said(process))[0] == 0
+
+
+async def test_a_second_signal_ends_at_once(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
+    """Who does not want to wait for the drain sends another signal; no traceback."""
+    simulator.always("openai", Behaviour(text="one two three", stall=2))
+    tmp_path.joinpath("octet.yaml").write_text(
+        f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0', drain_seconds: 600}}\n"
+        f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
+    )
+    process = await octet("serve", "octet.yaml")
+    url = re.search(r"base URL +(\S+)", await read_until(process, "routes"))
+    assert url is not None
+    async with aiohttp.ClientSession() as session:
+        body = {"model": "openai/x", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        async with session.post(f"{url[1]}/chat/completions", json=body) as response:
+            await response.content.readuntil(b"two")
+            process.send_signal(signal.SIGTERM)
+            await read_until(process, "1 in flight")
+            process.send_signal(signal.SIGTERM)
+            code, _, err = await said(process)
+    assert code == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+
+
+async def test_a_log_that_nobody_reads(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
+    """With a full pipe behind standard output calls go on, and SIGTERM ends the process."""
+    tmp_path.joinpath("octet.yaml").write_text(
+        f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0'}}\n"
+        f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
+    )
+    reader, writer = os.pipe()
+    process = await octet("serve", "octet.yaml", stdout=writer)
+    os.close(writer)
+    url = re.search(r"base URL +(\S+)", await read_until(process, "routes"))
+    assert url is not None
+    async with aiohttp.ClientSession() as session:
+        body = {"model": "openai/x", "messages": [{"role": "user", "content": "Hi"}]}
+        for _ in range(400):
+            async with session.post(f"{url[1]}/chat/completions", json=body) as response:
+                assert response.status == 200
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    os.close(reader)
 
 
 async def test_simulate(octet: Octet) -> None:

@@ -251,3 +251,34 @@ async def test_too_many_connections(start: Start) -> None:
     assert_openai_error(answer)
     assert headers["retry-after"] == "1"
     writer.close()
+
+
+async def test_via_in_several_lines(sidecar: Sidecar) -> None:
+    """Our own via is found behind those that others have put before it."""
+    via = sidecar.app.pipeline.snapshot.via
+    status, _, answer = await raw(sidecar, post(GOOD, "via: 1.1 other", f"via: {via}"))
+    assert status == 508
+    assert answer["error"]["code"] == "loop_detected"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error":{"message":"bad key sk-ours!","type":"x"}}', b'{"error":{"message":"sk-ours"}}']
+)
+async def test_our_key_is_never_quoted(start: Start, body: bytes) -> None:
+    """An upstream that quotes our key in its error does not give it to the caller; its odd ids go nowhere."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-request-id: \xff\xfe\r\n"
+        writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sidecar = await start(upstreams={"openai": {"base_url": f"http://127.0.0.1:{port}/v1"}})
+    response = await sidecar.chat()
+    assert response.status == 400
+    assert "sk-ours" not in await response.text()
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["upstream_request_id"] is None
+    server.close()

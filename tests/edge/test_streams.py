@@ -228,9 +228,12 @@ async def test_http_1_0_streams(sidecar: Sidecar) -> None:
     address = sidecar.app.addresses[0]
     reader, writer = await asyncio.open_connection(address.host, address.port)
     body = b'{"model":"qwen3","messages":[{"role":"user","content":"hi"}],"stream":true}'
-    writer.write(b"POST /chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    writer.write(
+        b"POST /chat/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
     head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
     assert b"chunked" not in head.lower()
+    assert b"connection: keep-alive" not in head.lower()
     assert rest.startswith(b"data: {")
     assert rest.endswith(b"data: [DONE]\n\n")
     writer.close()
