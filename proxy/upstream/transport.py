@@ -9,7 +9,7 @@ Source: RFC 9112; reference/libraries.md §4 (aiohttp's client and its traps).
 import asyncio
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -47,6 +47,7 @@ class Transport:
             read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,  # none is asked for, and a small answer could grow without bound
             trust_env=False,  # it would read .netrc too, and send what stands there
+            trace_configs=[_noting_reuse()],
         )
         self._proxy = upstream.proxy or _proxy_of_environment(str(upstream.base_url))
 
@@ -57,6 +58,17 @@ class Transport:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    """Tells an exchange that its request goes out on a kept-alive connection."""
+
+    async def note(_: object, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 def _proxy_of_environment(base_url: str) -> str | None:
@@ -86,6 +98,7 @@ class Exchange:
         self._request = request
         self._query = upstream.query
         self._proxy = proxy
+        self.reused = False  # whether the request went out on a kept-alive connection
         self._response: aiohttp.ClientResponse | None = None
         self._pump: asyncio.Task[None] | None = None
         self._may_flow = asyncio.Event()
@@ -93,23 +106,38 @@ class Exchange:
 
     async def __aenter__(self) -> Self:
         """Raises: Unreachable, TooSlow (connect), Broken."""
-        request = self._request
-        url = URL(request.url, encoded=True)
-        try:
-            self._response = await self._session.request(
-                request.method,
-                url.update_query(self._query) if self._query else url,
-                data=request.body or None,
-                headers=request.headers,
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise _translate(error) from error
+        self._response = await self._send()
         if self._response.headers.get("content-encoding", "identity").lower() != "identity":
             self._response.close()
             raise Broken("the upstream compresses its answer, which it was not asked to", code="upstream_bad_response")
         return self
+
+    async def _send(self) -> aiohttp.ClientResponse:
+        """Send the request and wait for the answer's head.
+
+        A kept-alive connection may be closed by the upstream just as it is used again. Then not a byte of an answer
+        has come, and the request goes out once more.
+        """
+        request = self._request
+        url = URL(request.url, encoded=True)
+        for may_repeat in (True, True, False):
+            self.reused = False
+            try:
+                return await self._session.request(
+                    request.method,
+                    url.update_query(self._query) if self._query else url,
+                    data=request.body or None,
+                    headers=request.headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    trace_request_ctx=self,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not (may_repeat and self.reused):
+                    raise _translate(error) from error
+            except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+                raise _translate(error) from error
+        raise ProxyFault("a request is sent or fails")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

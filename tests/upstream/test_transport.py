@@ -109,6 +109,28 @@ async def test_connections_are_used_again(sidecar: Sidecar, simulator: Simulator
     assert simulator.report.dialects["openai"].open_connections == 1
 
 
+async def test_a_connection_closed_under_us(start: Start) -> None:
+    """A kept-alive connection that the upstream closes as it is used again costs nothing: the request is sent anew."""
+    connections = 0
+    body = json.dumps(ANSWER).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + body)
+        await reader.readuntil(b"\r\n\r\n")  # the next request is read, and hung up on
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sidecar = await start(upstreams={"openai": {"base_url": f"http://127.0.0.1:{port}/v1"}})
+    assert [(await sidecar.chat()).status for _ in range(4)] == [200] * 4
+    assert connections == 4
+    server.close()
+
+
 async def test_a_compressed_answer(start: Start, serve: Serve) -> None:
     """We ask for none; one that is compressed all the same could grow without bound, and is a 502."""
     encodings: list[str] = []
