@@ -17,7 +17,7 @@ from proxy.call import Json
 from proxy.config import Address, Config
 from proxy.edge.admin import AdminEndpoints
 from proxy.edge.endpoints import DataEndpoints, model_object
-from proxy.edge.server import HttpServer
+from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
 from proxy.pipeline import Pipeline, Snapshot
 from proxy.providers import providers
@@ -62,6 +62,8 @@ class App:
             ConfigError: a key cannot be read.
             ListenError: an address is taken.
         """
+        if not C_PARSER:
+            logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
         via = f"1.1 octet-{os.urandom(6).hex()}"
         config = self._config
         keys = {name: read_credential(name, upstream) for name, upstream in config.upstreams.items()}

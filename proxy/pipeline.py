@@ -5,6 +5,7 @@ first reply goes out. Each `async with` holds something exactly as long as the r
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from proxy.resilience.attempts import Walk
 from proxy.resilience.reply import Reply
 from proxy.routing import Router
 from proxy.telemetry import CallRecord, Telemetry
+
+logger = logging.getLogger("octet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Pipeline:
             record.outcome = "ok"
         except ProxyError as error:
             _note(record, error)
+            if isinstance(error, ProxyFault) and error.__cause__ is not None:
+                logger.error("call %s failed", record.request_id, exc_info=error.__cause__)
             await answer.fail(error, record)
         except ConnectionError:  # towards the caller: those of upstreams are UpstreamErrors
             record.outcome = "hangup"

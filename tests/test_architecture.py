@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.edge.server import C_PARSER
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.joinpath("proxy").rglob("*.py"))
 
@@ -105,6 +107,11 @@ def test_providers_are_strangers(path: Path) -> None:
 def test_files_are_short(path: Path) -> None:
     """300 lines is the wall."""
     assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_c_parser_is_in_use() -> None:
+    """The suite tries the parser that users run."""
+    assert C_PARSER
 
 
 def test_only_credentials_read_secrets() -> None:

@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from proxy.simulator import Behaviour, Simulator
 
 Octet = Callable[..., Awaitable[Process]]
+Serving = Callable[..., Awaitable[tuple[Process, str]]]
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,6 +39,23 @@ async def octet(tmp_path: Path) -> AsyncIterator[Octet]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@pytest.fixture
+def serving(octet: Octet, simulator: Simulator, tmp_path: Path) -> Serving:
+    """Starts `octet serve` in front of the simulator, with more settings of the server; gives its base URL too."""
+
+    async def started(settings: str, **options: Any) -> tuple[Process, str]:
+        tmp_path.joinpath("octet.yaml").write_text(
+            f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0', {settings}}}\n"
+            f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
+        )
+        process = await octet("serve", "octet.yaml", **options)
+        url = re.search(r"base URL +(\S+)", await read_until(process, "routes"))
+        assert url is not None
+        return process, url[1]
+
+    return started
 
 
 async def said(process: Process) -> tuple[int, str, str]:
@@ -153,20 +172,13 @@ async def test_the_demo(octet: Octet) -> None:
     assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200, 200]
 
 
-async def test_a_drain_ends_with_exit_code_0(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_drain_ends_with_exit_code_0(serving: Serving, simulator: Simulator) -> None:
     """SIGTERM during a stream: the stream ends with an error event when drain_seconds are over; exit 0."""
     simulator.always("openai", Behaviour(text="one two three", stall=2))
-    tmp_path.joinpath("octet.yaml").write_text(
-        f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0', drain_seconds: 0.2}}\n"
-        f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
-    )
-    process = await octet("serve", "octet.yaml")
-    told = await read_until(process, "routes")
-    url = re.search(r"base URL +(\S+)", told)
-    assert url is not None
+    process, url = await serving("drain_seconds: 0.2")
     async with aiohttp.ClientSession() as session:
         body = {"model": "openai/x", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-        async with session.post(f"{url[1]}/chat/completions", json=body) as response:
+        async with session.post(f"{url}/chat/completions", json=body) as response:
             await response.content.readuntil(b"two")
             process.send_signal(signal.SIGTERM)
             rest = await response.read()
@@ -175,19 +187,13 @@ async def test_a_drain_ends_with_exit_code_0(octet: Octet, simulator: Simulator,
     assert (await said(process))[0] == 0
 
 
-async def test_a_second_signal_ends_at_once(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_at_once(serving: Serving, simulator: Simulator) -> None:
     """Who does not want to wait for the drain sends another signal; no traceback."""
     simulator.always("openai", Behaviour(text="one two three", stall=2))
-    tmp_path.joinpath("octet.yaml").write_text(
-        f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0', drain_seconds: 600}}\n"
-        f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
-    )
-    process = await octet("serve", "octet.yaml")
-    url = re.search(r"base URL +(\S+)", await read_until(process, "routes"))
-    assert url is not None
+    process, url = await serving("drain_seconds: 600")
     async with aiohttp.ClientSession() as session:
         body = {"model": "openai/x", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-        async with session.post(f"{url[1]}/chat/completions", json=body) as response:
+        async with session.post(f"{url}/chat/completions", json=body) as response:
             await response.content.readuntil(b"two")
             process.send_signal(signal.SIGTERM)
             await read_until(process, "1 in flight")
@@ -197,21 +203,15 @@ async def test_a_second_signal_ends_at_once(octet: Octet, simulator: Simulator, 
     assert "Traceback" not in err
 
 
-async def test_a_log_that_nobody_reads(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_log_that_nobody_reads(serving: Serving, simulator: Simulator) -> None:
     """With a full pipe behind standard output calls go on, and SIGTERM ends the process."""
-    tmp_path.joinpath("octet.yaml").write_text(
-        f"server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0'}}\n"
-        f"upstreams: {{openai: {{provider: openai, base_url: '{simulator.base_url('openai')}'}}}}\n"
-    )
     reader, writer = os.pipe()
-    process = await octet("serve", "octet.yaml", stdout=writer)
+    process, url = await serving("drain_seconds: 1", stdout=writer)
     os.close(writer)
-    url = re.search(r"base URL +(\S+)", await read_until(process, "routes"))
-    assert url is not None
     async with aiohttp.ClientSession() as session:
         body = {"model": "openai/x", "messages": [{"role": "user", "content": "Hi"}]}
         for _ in range(400):
-            async with session.post(f"{url[1]}/chat/completions", json=body) as response:
+            async with session.post(f"{url}/chat/completions", json=body) as response:
                 assert response.status == 200
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 20) == 0

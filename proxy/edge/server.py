@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import http_parser, web
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.edge.render import error_response, request_id
@@ -14,6 +14,9 @@ from proxy.errors import InvalidRequest, ProxyError, ProxyFault
 from proxy.telemetry import CallRecord, Telemetry
 
 logger = logging.getLogger("octet")
+
+# Most smuggling faults of aiohttp's past were in its pure Python parser, which is its silent fall-back.
+C_PARSER = http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KEEP_ALIVE_SECONDS = 75.0  # idle connections of callers

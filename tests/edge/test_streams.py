@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from aiohttp_sse_client.client import EventSource
 
+from proxy.providers.exact import ExactRelay
 from proxy.simulator import Behaviour, Simulator
 from tests.conftest import DIALECTS, MODELS, Sidecar, Start
 
@@ -260,3 +261,28 @@ async def test_however_it_arrives(sidecar: Sidecar, simulator: Simulator, dialec
     )
     text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert text == plain["choices"][0]["message"]["content"]
+
+
+async def test_a_bug_of_ours_in_a_stream(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours in mid-stream ends it with an error event that tells nothing, and goes to the log."""
+    feed, calls = ExactRelay.feed, 0
+
+    def breaking(relay: ExactRelay, data: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ZeroDivisionError("secret detail")
+        return feed(relay, data[:800] if calls == 1 else data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExactRelay, "feed", breaking)
+        response = await open_stream(sidecar, "openai", seed=3)
+        text = await response.text()
+    assert "secret" not in text
+    assert "[DONE]" not in text
+    assert "the sidecar failed" in text
+    assert "secret detail" in caplog.text
+    (line,) = await sidecar.lines.wait_for(1)
+    assert line["outcome"] == "proxy_error"
