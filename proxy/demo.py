@@ -11,20 +11,19 @@ _PLACES = (_HERE / "demo.yaml", _HERE.parent / "config" / "demo.yaml")  # instal
 _SNIPPETS = """
 Paste one into another terminal:
 
-  curl {url}/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+curl {url}/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
-  curl -N {url}/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "claude-haiku-4-5", "stream": true, "messages": [{{"role": "user", "content": "Count to ten."}}]}}'
+curl -N {url}/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "claude-haiku-4-5", "stream": true, "messages": [{{"role": "user", "content": "Count to ten."}}]}}'
 
-  {python} - <<'PY'
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}", api_key="any")
-  messages = [{{"role": "user", "content": "Tell me a story."}}]
-  for chunk in client.chat.completions.create(model="ollama/qwen3", messages=messages, stream=True):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-  print()
-  PY
+{python} - <<'PY'
+from openai import OpenAI
+client = OpenAI(base_url="{url}", api_key="any")
+messages = [{{"role": "user", "content": "Tell me a story."}}]
+for chunk in client.chat.completions.create(model="ollama/qwen3", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+PY
 
 Stop with Ctrl-C.
 """

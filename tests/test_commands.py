@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -159,8 +160,19 @@ async def test_the_demo(octet: Octet) -> None:
     told = await read_until(process, "Stop with Ctrl-C")
     url = re.search(r"base URL +(\S+)", told)
     assert url is not None
-    assert told.count("curl") == 2
-    assert "from openai import OpenAI" in told
+    snippets = re.findall(r"^(?:curl.*\\\n.*|\S+ - <<'PY'\n(?:.*\n)*?PY)$", told, re.MULTILINE)
+    assert len(snippets) == 3
+    async with aiohttp.ClientSession() as session:
+        for snippet, wanted in zip(snippets[:2], ("chat.completion", "data: [DONE]"), strict=True):
+            words = shlex.split(snippet)  # as a shell reads it; curl itself may not be there
+            address = next(word for word in words if word.startswith("http"))
+            headers = {"content-type": words[words.index("-H") + 1].partition(": ")[2]}
+            async with session.post(address, data=words[words.index("-d") + 1], headers=headers) as response:
+                assert wanted in await response.text()
+    pasted = snippets[2].replace("python -", f"{sys.executable} -")
+    shell = await asyncio.create_subprocess_shell(pasted, stdout=PIPE, stderr=PIPE)
+    printed, complaint = await asyncio.wait_for(shell.communicate(), 30)
+    assert "京都" in printed.decode(), complaint.decode()
     async with aiohttp.ClientSession() as session:
         for model in ("gpt-4o-mini", "claude-haiku-4-5", "ollama/qwen3"):
             body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
@@ -169,7 +181,7 @@ async def test_the_demo(octet: Octet) -> None:
     process.send_signal(signal.SIGINT)
     code, out, _ = await said(process)
     assert code == 0
-    assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200, 200]
+    assert [json.loads(line)["status"] for line in out.splitlines()] == [200] * 6
 
 
 async def test_a_drain_ends_with_exit_code_0(serving: Serving, simulator: Simulator) -> None:
