@@ -18,6 +18,7 @@ from proxy.openai_format.members import find_members
 
 _USAGE_ASKED = b'{"include_usage":true}'
 _DATA_LINE = re.compile(rb"(?:^|[\r\n])data:")
+_NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
 
 
@@ -59,7 +60,6 @@ def splice(text: bytes, edits: list[tuple[Member, bytes]]) -> bytes:
 class _Choice(msgspec.Struct):
     index: int | None = None
     delta: dict[str, Any] | None = None
-    message: dict[str, Any] | None = None
     finish_reason: str | None = None
 
 
@@ -117,35 +117,30 @@ class ExactRelay:
 
     def _relay(self, frames: list[bytes]) -> bytes:
         out: list[bytes] = []
-        for frame in frames:
-            if self._done or self.failure:
-                break
-            try:
-                out.append(self._judge(frame))
-            except UpstreamError as error:
-                self.failure = error
+        try:
+            for frame in frames:
+                for part, payload in _parted(frame):
+                    if not self._done:
+                        out.append(self._judge(part, payload))
+        except UpstreamError as error:
+            self.failure = error
         return b"".join(out)
 
-    def _judge(self, frame: bytes) -> bytes:
+    def _judge(self, frame: bytes, payload: bytes) -> bytes:
         """What of this frame goes on."""
-        payloads = sse_data(frame)
-        wanted = not payloads
-        for payload in payloads:
-            if payload.strip().startswith(b"[DONE]"):
-                if self.facts.finish_reason is None and not self._open:
-                    raise CutShort("the upstream ended its answer before it began")
-                self._done = self.facts.finished = wanted = True
-                frame = frame if payload.startswith(b"[DONE]") else DONE
-            elif frame.startswith(b"event: error") or b"\nevent: error" in frame:
-                raise in_stream_error(payload)
-            else:
-                wanted |= self._read(payload)
-        if len(payloads) > 1:  # the server forgot the blank lines between events
-            frame = b"".join(b"data: %b\n\n" % payload for payload in payloads)
-        elif not payloads or not frame.startswith(b"data:"):
-            frame = _only(frame, (b"data:", b":") if payloads else (b":",))
-        if not wanted:
+        if not payload:
+            return _only(frame, (b":",))
+        if payload.strip().startswith(b"[DONE]"):
+            if self.facts.finish_reason is None and not self._open:
+                raise CutShort("the upstream ended its answer before it began")
+            self._done = self.facts.finished = True
+            return frame if frame.startswith((b"data: [DONE]", b"data:[DONE]")) else DONE
+        if _NAMED_ERROR.search(frame):
+            raise in_stream_error(payload)
+        if not self._read(payload):
             return b""
+        if not frame.startswith(b"data:"):
+            frame = _only(frame, (b"data:", b":"))
         return self._rename.apply(frame) if self._rename else frame
 
     def _read(self, payload: bytes) -> bool:
@@ -255,6 +250,14 @@ class _Renamer:
         self._known = frame[: start + place.end]
         self._renamed = frame[: start + place.start] + self._model
         return self._renamed + frame[start + place.end :]
+
+
+def _parted(frame: bytes) -> list[tuple[bytes, bytes]]:
+    """A frame with its payload, which may be empty; or several, where a server forgot the blank lines."""
+    payloads = sse_data(frame)
+    if len(payloads) > 1:
+        return [(b"data: %b\n\n" % payload, payload) for payload in payloads]
+    return [(frame, payloads[0] if payloads else b"")]
 
 
 def _only(frame: bytes, kept: tuple[bytes, ...]) -> bytes:

@@ -66,7 +66,10 @@ class EncodedRelay:
 
 
 class WholeAnswer:
-    """A stream answered by one JSON completion: some servers ignore `stream`."""
+    """A stream answered by one JSON completion: some servers ignore `stream`.
+
+    Its size is bounded as that of everything before first content.
+    """
 
     def __init__(self, provider: Provider, call: Call, target: Target) -> None:
         self.facts = Facts()
@@ -76,8 +79,6 @@ class WholeAnswer:
 
     def feed(self, data: bytes) -> bytes:
         self._parts.append(data)
-        if sum(map(len, self._parts)) > self._target.upstream.max_frame_bytes:
-            self.failure = Broken("the upstream's answer is too large", code="upstream_bad_response")
         return b""
 
     def finish(self) -> bytes:
