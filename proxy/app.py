@@ -172,8 +172,9 @@ class App:
         try:
             if server.drain_delay_seconds:
                 await asyncio.sleep(server.drain_delay_seconds)
-            for listener, _ in self._servers[:-1]:
-                listener.close()
+            for listener, listened in self._servers:
+                if listened is self._data_server:  # probes and metrics go on to the end
+                    listener.close()
             await self._in_flight(server.drain_seconds)
             if self._data.answering:
                 logger.warning("drain_seconds are over: cutting off %d calls", self._data.answering)

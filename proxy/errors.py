@@ -17,7 +17,8 @@
     │   │   ├── ContextExceeded         too long for the model
     │   │   └── ContentRefused          against the provider's policy
     │   ├── ModelMissing           404
-    │   ├── CallerKeyRefused       401, 403  the caller's own credential
+    │   ├── CallerKeyRefused       401  the caller's own credential
+    │   │   └── CallerNotPermitted 403  it is known, but may not do this
     │   ├── CredentialRefused      502  our credential: 401
     │   │   └── PermissionRefused  502  our credential: 403
     │   ├── PaidOut                429  quota or balance is gone
@@ -200,7 +201,15 @@ class CallerKeyRefused(UpstreamError):
 
     status = 401
     type = "authentication_error"
-    code = "invalid_api_key"
+    code: str | None = "invalid_api_key"
+
+
+class CallerNotPermitted(CallerKeyRefused):
+    """The caller's own credential is known upstream but may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = None
 
 
 class CredentialRefused(UpstreamError):

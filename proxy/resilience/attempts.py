@@ -7,7 +7,15 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from proxy.call import Call
-from proxy.errors import CallerError, CallerKeyRefused, CredentialRefused, ProxyFault, UpstreamError
+from proxy.errors import (
+    CallerError,
+    CallerKeyRefused,
+    CallerNotPermitted,
+    CredentialRefused,
+    PermissionRefused,
+    ProxyFault,
+    UpstreamError,
+)
 from proxy.providers.relay import open_relay, read_completion
 from proxy.providers.seam import Endpoint, Exchange, Route, Target, UpstreamRequest
 from proxy.resilience.clock import total_seconds
@@ -93,7 +101,8 @@ class Walk:
             reply = await (self._stream if self._call.stream else self._whole)(endpoint, target, request)
         except CredentialRefused as refused:
             if target.upstream.credential == "caller":
-                raise CallerKeyRefused(refused.theirs or "the upstream refused your key") from refused
+                kind = CallerNotPermitted if isinstance(refused, PermissionRefused) else CallerKeyRefused
+                raise kind(refused.theirs or "the upstream refused your key") from refused
             raise
         except UpstreamError as error:
             error.message = endpoint.redact(error.message)
@@ -123,21 +132,23 @@ class Walk:
             raise ran_out("total") from error
         await self._held.aclose()  # the connection is free before the caller has read a byte
         whole, facts = read_completion(endpoint.provider, self._call, target, exchange.content_type, body)
-        return WholeReply(target, exchange.headers, request.dropped, whole, facts)
+        return WholeReply(exchange.headers, request.dropped, whole, facts)
 
     async def _stream(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> StreamReply:
         loop, timeouts = asyncio.get_running_loop(), target.upstream.timeouts
         started = loop.time()
+        bound, clock = min(
+            (timeouts.first_token_seconds, "first_token"), (total_seconds(timeouts, stream=True), "total")
+        )
         try:
-            async with asyncio.timeout(min(timeouts.first_token_seconds, total_seconds(timeouts, stream=True))):
+            async with asyncio.timeout(bound):
                 exchange = await self._held.enter_async_context(endpoint.open(request))
                 self._record.phase = "first_token"
                 await self._check(endpoint, target, exchange)
         except TimeoutError as error:
-            raise ran_out("first_token") from error
+            raise ran_out(clock) from error
         relay = open_relay(endpoint.provider, self._call, target, exchange.content_type)
-        reply = StreamReply(target, request.dropped, relay, exchange, started, timeouts)
-        reply.headers = exchange.headers
+        reply = StreamReply(relay, exchange, request.dropped, target.upstream, started)
         self._held.callback(reply.close)
         exchange.start(reply)
         await reply.committed

@@ -1,15 +1,14 @@
 """What a successful attempt gives: a whole answer, or a stream that has shown its first content."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from proxy.call import Facts, Source
-from proxy.config import Timeouts
+from proxy.call import Facts
+from proxy.config import Upstream
 from proxy.errors import Broken, TooSlow
 from proxy.providers.relay import Relay
-from proxy.providers.seam import Target
+from proxy.providers.seam import Exchange
 from proxy.resilience.clock import StreamClock
 
 _CLOCK_TEXTS = {
@@ -28,7 +27,6 @@ def ran_out(clock: str) -> TooSlow:
 class WholeReply:
     """A completion, ready to be sent."""
 
-    target: Target
     headers: Mapping[str, str]  # the upstream's
     dropped: tuple[str, ...]
     body: bytes = field(repr=False)
@@ -43,23 +41,21 @@ class StreamReply:
     """
 
     def __init__(
-        self, target: Target, dropped: tuple[str, ...], relay: Relay, source: Source, started: float, timeouts: Timeouts
+        self, relay: Relay, source: Exchange, dropped: tuple[str, ...], upstream: Upstream, started: float
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.target = target
         self.dropped = dropped
-        self.headers: Mapping[str, str] = {}
+        self.headers = source.headers
         self.facts = relay.facts
-        self.first_content_at: float | None = None
         self.committed: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] = loop.create_future()
         self._relay = relay
         self._source = source
         self._held: list[bytes] = []
         self._before = 0  # bytes of the upstream before first content
-        self._limit = target.upstream.max_frame_bytes
+        self._limit = upstream.max_frame_bytes
         self._out: Callable[[bytes], None] | None = None
-        self._clock = StreamClock(timeouts, started, self._expire)
+        self._clock = StreamClock(upstream.timeouts, started, self._expire)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""
@@ -117,16 +113,15 @@ class StreamReply:
                 future.cancel()
 
     def _pass(self, data: bytes) -> None:
-        if self.first_content_at is None and self.facts.content:
-            self.first_content_at = time.perf_counter()
+        if self.facts.content and not self.committed.done():
             self._clock.content_began()
             self.committed.set_result(None)
         if not data:
             return
         if self._out is not None:
             self._out(data)
-            return
-        self._held.append(data)
+        else:
+            self._held.append(data)
 
     def _finish(self, error: Exception | None) -> None:
         self._clock.stop()

@@ -120,6 +120,10 @@ async def test_the_callers_own_key(start: Start, simulator: Simulator) -> None:
     async with sidecar.http.post(url, json=body, headers=theirs) as response:
         assert response.status == 401
         assert (await response.json())["error"]["code"] == "invalid_api_key"
+    simulator.script("openai", Behaviour(status=403))
+    async with sidecar.http.post(url, json=body, headers=theirs) as response:
+        assert response.status == 403
+        assert (await response.json())["error"]["type"] == "permission_error"
 
 
 async def test_what_travels_upstream(start: Start, simulator: Simulator) -> None:
