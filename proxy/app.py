@@ -74,6 +74,7 @@ class App:
         }
         snapshot = Snapshot(config, Auth(config.server), Router(config), self._endpoints, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
+        self._telemetry.bind(config.upstreams, snapshot.router.labels())
         self._model_lists = ModelLists(self._endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
         admin = AdminEndpoints(self, self._telemetry)
@@ -89,7 +90,7 @@ class App:
 
     async def _listen(self, config: Config, admin: AdminEndpoints) -> None:
         limit = config.server.max_connections
-        self._data_server = HttpServer(self._data.handle, self._telemetry, limit)
+        self._data_server = HttpServer(self._data.handle, self._telemetry, limit, self._telemetry.connections)
         if config.server.listen is not None:
             for address in config.server.listen:
                 self.addresses.append(await self._bind(address, self._data_server))

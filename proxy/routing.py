@@ -44,6 +44,14 @@ class Router:
             code="model_not_found",
         )
 
+    def labels(self) -> Iterator[tuple[str, str, str]]:
+        """Route, upstream and model of every target, as metrics name them."""
+        for rule in self._rules:
+            for upstream in self._config.upstreams:
+                for target in rule.targets_of(upstream):
+                    for model in [target.model] if target.model else sorted(rule.spelled) or ["other"]:
+                        yield rule.name, upstream, model
+
     def takes(self, model: str) -> bool:
         """Whether some call for this model would be routed."""
         return (self._direct and self._address(model) is not None) or any(rule.names(model) for rule in self._rules)
@@ -75,7 +83,7 @@ class _Rule:
         self._rule = rule
         self._config = config
         self._fits = _Fit(rule.match)
-        self._spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
+        self.spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
 
     def names(self, model: str) -> bool:
         return self._fits.model(model)
@@ -91,7 +99,7 @@ class _Rule:
         if self._rule.strategy == "weighted":
             targets = weighted(self._rule.targets, chance)
         for target in (*targets, *self._rule.fallback):
-            label = target.model or (model if model in self._spelled else "other")
+            label = target.model or (model if model in self.spelled else "other")
             yield Target(target.upstream, self._config.upstreams[target.upstream], target.model or model, label)
 
 

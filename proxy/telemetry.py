@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -121,6 +121,23 @@ class Telemetry:
         if child is None:
             child = self._children[key] = metric.labels(*labels)
         return child
+
+    def bind(self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]]) -> None:
+        """Make the series of every good call now: they begin at 0, and no call pays for making them.
+
+        Args:
+            targets: route, upstream and model of each.
+        """
+        for upstream in upstreams:
+            self._child(self._attempts, upstream, "ok")
+            self._child(self._first_token, upstream, "stream")
+            for mode in ("json", "stream"):
+                self._child(self._duration, upstream, mode)
+                self._child(self._overhead, upstream, mode)
+        for route, upstream, model in targets:
+            self._child(self._calls, route, upstream, model, "ok")
+            for direction in ("prompt", "completion"):
+                self._child(self._tokens, upstream, model, direction, "provider")
 
     def attempted(self, upstream: str, outcome: str) -> None:
         """Count one try; `outcome` is `ok`, `hangup` or a failure's class."""

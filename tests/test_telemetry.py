@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from proxy.simulator import Behaviour, Simulator
 from proxy.telemetry import CallRecord, LineWriter, Telemetry
-from tests.conftest import Sidecar, Start
+from tests.conftest import MODELS, Sidecar, Start
 
 FIELDS = {
     *("time", "request_id", "caller", "route", "upstream", "model_asked", "model", "stream", "status", "outcome"),
@@ -52,8 +53,8 @@ async def test_outcomes(sidecar: Sidecar, simulator: Simulator, behaviour: Any, 
     assert await sidecar.metric("octet_calls_total", outcome=outcome, **labels) == 1
     assert await sidecar.metric("octet_call_duration_seconds_count", upstream="openai", mode="stream") == 1
     content = outcome in ("ok", "cut")
-    assert await sidecar.metric("octet_first_token_seconds_count", upstream="openai") == content
-    assert await sidecar.metric("octet_overhead_seconds_count", upstream="openai") == content
+    assert await sidecar.metric("octet_first_token_seconds_count", upstream="openai", mode="stream") == content
+    assert await sidecar.metric("octet_overhead_seconds_count", upstream="openai", mode="stream") == content
 
 
 async def test_tokens_are_the_upstreams_own(sidecar: Sidecar) -> None:
@@ -73,6 +74,21 @@ async def test_callers_cannot_add_series(sidecar: Sidecar) -> None:
         text = await response.text()
     assert "invented" not in text
     assert await sidecar.metric("octet_calls_total", route="direct", model="other", outcome="ok") == 30
+
+
+async def test_series_begin_at_zero(sidecar: Sidecar) -> None:
+    """The series of good calls are there before the first call, so that rates have a beginning."""
+    async with sidecar.http.get(f"{sidecar.admin_url}/metrics") as response:
+        text = await response.text()
+    for dialect, model in MODELS.items():
+        labels = f'model="{model}",outcome="ok",route="{dialect}",upstream="{dialect}"'
+        assert f"octet_calls_total{{{labels}}} 0.0" in text
+        assert f'octet_call_duration_seconds_count{{mode="stream",upstream="{dialect}"}} 0.0' in text
+    before = set(re.findall(r"^(octet_\w+\{[^}]*\})", text, re.MULTILINE))
+    for model in MODELS.values():
+        await (await sidecar.chat(model)).read()
+    async with sidecar.http.get(f"{sidecar.admin_url}/metrics") as response:
+        assert set(re.findall(r"^(octet_\w+\{[^}]*\})", await response.text(), re.MULTILINE)) == before
 
 
 CANARY = "canary-5f2e"

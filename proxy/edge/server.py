@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import http_parser, web
 from aiohttp.web_protocol import RequestHandler
+from prometheus_client import Gauge
 
 from proxy.edge.render import error_response, request_id
 from proxy.errors import InvalidRequest, ProxyError, ProxyFault
@@ -27,12 +28,16 @@ class HttpServer(web.Server):
 
     Args:
         max_connections: those above it are answered 503 and closed.
+        gauge: shows how many there are.
     """
 
-    def __init__(self, handler: Handler, telemetry: Telemetry, max_connections: int) -> None:
+    def __init__(
+        self, handler: Handler, telemetry: Telemetry, max_connections: int, gauge: Gauge | None = None
+    ) -> None:
         super().__init__(self._handle, handler_cancellation=True)
         self.telemetry = telemetry
         self.max_connections = max_connections
+        self._gauge = gauge
         self._handler = handler
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -42,6 +47,11 @@ class HttpServer(web.Server):
             error.headers["retry-after"] = "1"
             return _last_response(error)
         return await self._handler(request)
+
+    def counted(self, change: int) -> None:
+        """A connection has come (1) or gone (-1)."""
+        if self._gauge is not None:
+            self._gauge.inc(change)
 
     def __call__(self) -> RequestHandler:
         return _Connection(
@@ -65,11 +75,11 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.telemetry.connections.inc()
+        self._server.counted(1)
         self.over_limit = len(self._server.connections) > self._server.max_connections
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.telemetry.connections.dec()
+        self._server.counted(-1)
         super().connection_lost(exc)
 
     def handle_error(
