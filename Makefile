@@ -24,6 +24,9 @@ format: $(READY)
 prove: $(READY)  ## what takes time: times and scale
 	@$(BIN)/pytest -o python_files='prove_*.py' -o timeout=600 -s tests/prove
 
+docs: $(READY)  ## the generated tables of docs/upstreams.md
+	@$(BIN)/python docs/generate.py
+
 lock: $(READY)  ## requirements.txt anew: versions and hashes, for every platform
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --upgrade --quiet --output-file requirements.txt

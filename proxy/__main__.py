@@ -17,7 +17,8 @@ FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
 
   Try it without any:   octet demo
   With a file:          octet serve octet.yaml
-  From the environment: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OLLAMA_BASE_URL and start again
+  From the environment: set OPENAI_API_KEY, ANTHROPIC_API_KEY, HUGGINGFACE_API_KEY or HF_TOKEN, OLLAMA_BASE_URL,
+                        VLLM_BASE_URL, TGI_BASE_URL, RAYSERVE_BASE_URL or BENTOML_BASE_URL and start again
 """
 EXIT_MISTAKES = 2
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Json = dict[str, Any]
+Operation = Literal["chat", "completions", "embeddings"]
 
 
 def header_values(headers: Mapping[str, str], name: str) -> str:
@@ -36,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A chat completion request, admitted.
+    """A request, admitted.
 
     Args:
         id: the request id, sane for headers and logs.
@@ -45,6 +46,7 @@ class Call:
         members: each top-level key's place in `body`.
         wants_usage: the caller asked for the usage chunk of a stream.
         headers: the caller's headers, looked up without regard to case.
+        amended: what was taken out of `body` since an upstream's model family refuses it.
     """
 
     id: str
@@ -56,6 +58,8 @@ class Call:
     wants_usage: bool
     caller: Caller = Caller()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    operation: Operation = "chat"
+    amended: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class ProxyError(Exception):
     status: int = 500
     type: ClassVar[str] = "server_error"
     code: str | None = None
+    own_headers: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class ProxyError(Exception):
         super().__init__(message)
         self.message = message[:MAX_MESSAGE]
         self.param = param
-        self.headers = headers or {}
+        self.headers = {**self.own_headers, **(headers or {})}
         if code is not None:
             self.code = code
         if status is not None:
@@ -146,9 +147,7 @@ class LoopDetected(CallerError):
     status = 508
     type = "server_error"
     code = "loop_detected"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"})
+    own_headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
 
 
 class UpstreamError(ProxyError):
@@ -236,10 +235,7 @@ class PaidOut(UpstreamError):
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
-
-    def __init__(self, message: str, **rest: Any) -> None:
-        super().__init__(message, **rest)
-        self.headers.setdefault("x-should-retry", "false")
+    own_headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
 
 
 class Limited(UpstreamError):

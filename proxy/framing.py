@@ -98,6 +98,59 @@ class JsonLines(FrameSplitter):
     _longest = 1
 
 
+class JsonValues:
+    """JSON objects, arrays and strings written one after the other, with or without something between them."""
+
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._rest = b""
+        self._at = 0  # how far the rest has been looked through
+        self._depth = 0
+        self._in_text = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what arrived; return the values it completes."""
+        self._rest += data
+        values, start = [], 0
+        for mark in _MARKS.finditer(self._rest, self._at):
+            if mark[0] == b"\\":  # the next byte has not come
+                break
+            self._at = mark.end()
+            if self._ends_value(mark[0]):
+                values.append(self._rest[start : mark.end()].strip(b" \t\r\n,"))
+                start = mark.end()
+        else:
+            self._at = len(self._rest)
+        self._rest, self._at = self._rest[start:], self._at - start
+        if len(self._rest) > self._max_bytes:
+            raise Broken(
+                f"the upstream sent a value of more than {self._max_bytes} bytes", code="upstream_bad_response"
+            )
+        return values
+
+    def _ends_value(self, mark: bytes) -> bool:
+        if self._in_text:
+            self._in_text = mark != b'"'
+            return not self._in_text and self._depth == 0
+        if mark == b'"':
+            self._in_text = True
+            return False
+        if mark in (b"{", b"["):
+            self._depth += 1
+        elif mark in (b"}", b"]"):
+            self._depth -= 1
+            return self._depth == 0
+        return False
+
+    def flush(self) -> bytes:
+        """What is left at the end of the body: nothing when it ended cleanly."""
+        rest, self._rest, self._at = self._rest, b"", 0
+        return rest.strip(b" \t\r\n,")
+
+
+_MARKS = re.compile(rb'["{}\[\]]|\\.|\\', re.DOTALL)
+
+
 def sse_data(frame: bytes) -> list[bytes]:
     """The payloads of one event: none for a comment or an event whose data is absent or empty, mostly one.
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
-from proxy.call import Call, header_values
+from proxy.call import Call, Operation, header_values
 from proxy.config import Config
 from proxy.errors import CallerError, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
 from proxy.providers.seam import Endpoint
@@ -64,7 +64,9 @@ class Pipeline:
         self._telemetry = telemetry
         self._chance = chance
 
-    async def serve(self, headers: Mapping[str, str], answer: Answer, record: CallRecord) -> None:
+    async def serve(
+        self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation = "chat"
+    ) -> None:
         """One call from its body to its settled record.
 
         Raises:
@@ -72,7 +74,7 @@ class Pipeline:
             Exception: a fault of ours; the caller has been told, without details.
         """
         try:
-            await self._serve(headers, answer, record)
+            await self._serve(headers, answer, record, operation)
             record.outcome = "ok"
         except ProxyError as error:
             _note(record, error)
@@ -97,14 +99,23 @@ class Pipeline:
         finally:
             self._telemetry.settle(record)
 
-    async def _serve(self, headers: Mapping[str, str], answer: Answer, record: CallRecord) -> None:
+    async def _serve(
+        self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation
+    ) -> None:
         snapshot = self.snapshot
         if snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
         record.caller = caller.name or ""
         body = await answer.body()
-        call = parse(body, caller=caller, headers=headers, call_id=record.request_id, received_at=time.time())
+        call = parse(
+            body,
+            operation=operation,
+            caller=caller,
+            headers=headers,
+            call_id=record.request_id,
+            received_at=time.time(),
+        )
         record.model_asked, record.stream = call.model, call.stream
         snapshot.auth.check_model(caller, call.model)
         route = snapshot.router.choose(call, self._chance)

@@ -1,6 +1,7 @@
 """README, docs and examples tell the truth about the code."""
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -47,6 +48,14 @@ def test_the_annotated_example_holds_every_key() -> None:
     text = ROOT.joinpath("config/octet.yaml").read_text()
     keys = set(names(Config)).union(*(names(each.settings) for each in traits().values()))
     assert not {key for key in keys if not re.search(rf"\b{key}\b", text)}
+
+
+def test_the_tables_are_what_the_providers_declare() -> None:
+    """docs/upstreams.md is generated: `make docs`."""
+    text = ROOT.joinpath("docs/upstreams.md").read_text()
+    namespace = runpy.run_path(str(ROOT / "docs/generate.py"))
+    assert namespace["page"](text) == text
+    assert "<!-- generated" in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

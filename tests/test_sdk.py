@@ -140,7 +140,7 @@ async def test_failures_raise_the_sdks_own_errors(
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"messages": "hello"}, openai.BadRequestError, "messages"),
         ({"model": "nowhere"}, openai.NotFoundError, "model"),
-        ({"model": "claude-haiku-4-5", "n": 2}, openai.BadRequestError, "n"),
+        ({"model": "claude-haiku-4-5", "logprobs": True}, openai.BadRequestError, "logprobs"),
         ({"model": "qwen3", "tools": TOOLS, "tool_choice": "required"}, openai.BadRequestError, "tool_choice"),
         (
             {"model": "qwen3", "messages": [{"role": "poet", "content": "x"}]},

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.call import Call, Caller, Member
+from proxy.call import Call, Caller, Member, Operation
 from proxy.errors import InvalidRequest
 from proxy.openai_format.checks import wrong_type
 from proxy.openai_format.encoding import decode
@@ -28,7 +28,15 @@ class _AnyObject(msgspec.Struct):
 _read_messages = msgspec.json.Decoder(list[_AnyObject]).decode
 
 
-def parse(body: bytes, *, caller: Caller, headers: Mapping[str, str], call_id: str, received_at: float) -> Call:
+def parse(
+    body: bytes,
+    *,
+    caller: Caller,
+    headers: Mapping[str, str],
+    call_id: str,
+    received_at: float,
+    operation: Operation = "chat",
+) -> Call:
     """Read what routing and accounting need; the rest is for the upstream to judge.
 
     Raises:
@@ -44,7 +52,10 @@ def parse(body: bytes, *, caller: Caller, headers: Mapping[str, str], call_id: s
         raise InvalidRequest(
             f"'model' must be 1 to {MAX_MODEL_LENGTH} printable characters.", param="model", code="invalid_value"
         )
-    _check_messages(body, members.get("messages"))
+    if operation == "chat":
+        _check_messages(body, members.get("messages"))
+    else:
+        _check_present(body, members, "prompt" if operation == "completions" else "input")
     stream = _value(body, members, "stream")
     if not isinstance(stream, bool | None):
         wrong_type("stream", "a boolean", stream)
@@ -57,10 +68,11 @@ def parse(body: bytes, *, caller: Caller, headers: Mapping[str, str], call_id: s
         body=body,
         members=members,
         model=model,
-        stream=bool(stream),
+        stream=bool(stream) and operation != "embeddings",
         wants_usage=_wants_usage(body, members),
         caller=caller,
         headers=headers,
+        operation=operation,
     )
 
 
@@ -93,6 +105,12 @@ def _value(body: bytes, members: Mapping[str, Member], name: str) -> Any:
         return decode(body[place.start : place.end])
     except ValueError as error:
         raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from error
+
+
+def _check_present(body: bytes, members: Mapping[str, Member], name: str) -> None:
+    place = members.get(name)
+    if place is None or body[place.start : place.end] == b"null":
+        raise InvalidRequest(f"you must provide a parameter '{name}'", param=name, code="missing_required_parameter")
 
 
 def _check_messages(body: bytes, place: Member | None) -> None:

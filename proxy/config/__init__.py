@@ -15,6 +15,7 @@ from proxy.config.model import (
     Timeouts,
     Tls,
     Upstream,
+    Wire,
 )
 from proxy.config.schema import json_schema
 from proxy.config.values import Address, parse_address
@@ -35,6 +36,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "Upstream",
+    "Wire",
     "is_glob",
     "json_schema",
     "load",

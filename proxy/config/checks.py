@@ -9,8 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
 
+from pydantic import ValidationError
+
 from proxy.config.mistakes import Path, nearest
-from proxy.config.model import Providers
+from proxy.config.model import Providers, ProviderTraits
 from proxy.config.source import Document
 
 
@@ -47,9 +49,21 @@ def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, pr
         return
     if traits.base_url is None and not upstream.get("base_url"):
         document.mistake((*path, "base_url"), f"is missing: {provider} has no public address")
-    wire = upstream.get("wire")
-    if wire in ("exact", "normalise") and wire not in traits.wires:
-        document.mistake((*path, "wire"), f"{provider} can only be {' or '.join(traits.wires)}")
+    _check_settings(document, upstream, path, traits)
+
+
+def _check_settings(document: Document, upstream: dict[str, Any], path: Path, traits: ProviderTraits) -> None:
+    """What hangs together with the provider's own settings; their shape is checked elsewhere."""
+    try:
+        settings = traits.settings.model_validate(upstream.get("settings", {}))
+    except ValidationError:
+        return
+    wire, wires = upstream.get("wire"), traits.wires_of(settings) if traits.wires_of else traits.wires
+    if wire in ("exact", "normalise") and wire not in wires:
+        document.mistake((*path, "wire"), f"{upstream['provider']} can only be {' or '.join(wires)} here")
+    found = traits.check(settings, upstream.get("base_url")) if traits.check else None
+    if found:
+        document.mistake((*path, "settings"), found)
 
 
 def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> None:

@@ -80,10 +80,12 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 def _complete(upstream: Upstream, providers: Providers) -> Upstream:
     traits = providers[upstream.provider]
+    settings = traits.settings.model_validate(upstream.settings)
+    wires = traits.wires_of(settings) if traits.wires_of else traits.wires
     defaults = {
         "base_url": upstream.base_url or traits.base_url,
-        "wire": upstream.wire or traits.wires[0],
+        "wire": upstream.wire or wires[0],
         "list_models": traits.list_models if upstream.list_models is None else upstream.list_models,
-        "settings": traits.settings.model_validate(upstream.settings),
+        "settings": settings,
     }
     return upstream.model_copy(update=defaults)

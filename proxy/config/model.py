@@ -1,7 +1,7 @@
 """What a configuration holds. The names, defaults and texts here are the JSON Schema too."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from proxy.config.values import (
     Secret,
     Url,
 )
+from proxy.openai_format.parameters import Column
 
 Wire = Literal["exact", "normalise"]
 
@@ -125,6 +126,8 @@ class Upstream(Section):
     """Whether /v1/models shows the upstream's own list. Default: the provider's."""
     max_frame_bytes: Bytes = 8 * 1024**2
     """The largest frame of a stream."""
+    max_choices: Annotated[int, Field(gt=0, le=128)] = 8
+    """The largest `n` that is served by asking several times, where the dialect has no `n`."""
     settings: Any = {}
     """What only this provider knows."""
 
@@ -178,6 +181,9 @@ class ProviderTraits:
     Args:
         base_url: where its public service is, or None when there is none.
         wires: those it can speak, its default first.
+        wires_of: the same where it depends on the provider's settings.
+        columns: what it does with each parameter, by the name of the mode.
+        check: what is wrong with an upstream's settings, or with them beside its base_url; None when nothing is.
         environment: names of environment variables that hold its key, and its address.
         patterns: model names that go there when there is no file.
     """
@@ -186,6 +192,9 @@ class ProviderTraits:
     wires: tuple[Wire, ...]
     list_models: bool = False
     settings: type[Section] = Section
+    wires_of: Callable[[Any], tuple[Wire, ...]] | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    check: Callable[[Any, Any], str | None] | None = None
     key_variables: tuple[str, ...] = ()
     url_variable: str | None = None
     patterns: tuple[str, ...] = ()

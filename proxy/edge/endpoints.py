@@ -4,11 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
 
-from proxy.call import Json
+from proxy.call import Json, Operation
 from proxy.config import Globs, Server
 from proxy.edge.answer import CallAnswer
 from proxy.edge.render import error_response, request_id
@@ -22,11 +23,15 @@ logger = logging.getLogger("octet")
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 CHAT = "/chat/completions"
+OPERATIONS: Mapping[str, Operation] = {CHAT: "chat", "/completions": "completions", "/embeddings": "embeddings"}
 MODELS = "/models"
 _STARTED = int(time.time())
 LIVE, READY = "/healthz", "/readyz"
-_OFFERED = "POST /v1/chat/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz, GET /readyz"
-_KNOWN_ELSEWHERE = ("/completions", "/embeddings", "/responses", "/audio", "/images", "/files", "/moderations")
+_OFFERED = (
+    "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{id}, "
+    "GET /healthz, GET /readyz"
+)
+_KNOWN_ELSEWHERE = ("/responses", "/audio", "/images", "/files", "/moderations")
 
 
 class State(Protocol):
@@ -51,7 +56,7 @@ class DataEndpoints:
         self._state = state
         self._telemetry = telemetry
         self._handlers: Mapping[str, tuple[str, Handler]] = {
-            CHAT: ("POST", self._chat),
+            **{path: ("POST", partial(self._call, operation=operation)) for path, operation in OPERATIONS.items()},
             MODELS: ("GET", self._list_models),
             LIVE: ("GET", self._live),
             READY: ("GET", self._ready),
@@ -137,7 +142,7 @@ class DataEndpoints:
         if self._state.draining or response.status in (408, 413):
             response.force_close()
 
-    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _call(self, request: web.BaseRequest, *, operation: Operation) -> web.StreamResponse:
         pipeline = self._state.pipeline
         record = CallRecord(request_id(request.headers), time.perf_counter())
         answer = CallAnswer(
@@ -151,7 +156,7 @@ class DataEndpoints:
             raise RuntimeError("a handler runs in a task")
         self._answering[task] = record
         try:
-            await pipeline.serve(request.headers, answer, record)
+            await pipeline.serve(request.headers, answer, record, operation)
         except ConnectionError:
             raise
         except Exception:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
-from proxy.errors import ProxyError
+from proxy.errors import Limited, Overloaded, ProxyError
 from proxy.openai_format.encoding import encode, encode_event
 from proxy.openai_format.errors import error_object
 from proxy.resilience.reply import Reply, upstream_request_id
 from proxy.telemetry import CallRecord
 
 JSON_TYPE = "application/json"
+PATIENCE = 1.0  # seconds, where the upstream names none
 MAX_RETRY_AFTER = 60.0  # seconds; SDKs give up on longer waits
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SANE_NAME = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,96}")
@@ -86,6 +87,8 @@ def error_headers(error: ProxyError, record: CallRecord) -> dict[str, str]:
     if record.upstream_request_id and _is_value(record.upstream_request_id):
         headers["x-upstream-request-id"] = record.upstream_request_id
     wait = getattr(error, "retry_after", None)
+    if wait is None and isinstance(error, Limited | Overloaded):
+        wait = PATIENCE
     if wait is not None and error.status in (429, 503):
         wait = min(wait, MAX_RETRY_AFTER)
         headers["retry-after"] = str(max(1, -int(-wait // 1)))

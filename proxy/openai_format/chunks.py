@@ -103,6 +103,11 @@ def replay(whole: Json) -> list[Json]:
             if message.get(text):
                 extra = logprobs if text == "content" else {}
                 chunks.append(build.delta({text: message[text]}, index=index, **extra))
+        chunks += [
+            build.delta({name: value}, index=index)
+            for name, value in message.items()
+            if name not in _IN_PARTS and value is not None
+        ]
         for position, call in enumerate(message.get("tool_calls") or ()):
             function = call["function"]
             start = tool_start(position, call["id"], function["name"])
@@ -112,6 +117,9 @@ def replay(whole: Json) -> list[Json]:
     if whole.get("usage"):
         chunks.append(build.usage(whole["usage"]))
     return chunks
+
+
+_IN_PARTS = ("role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls")
 
 
 def collect(chunks: Iterable[Json]) -> Json:
@@ -133,9 +141,12 @@ def collect(chunks: Iterable[Json]) -> Json:
         raise CutShort("the upstream ended its answer early")
     for choice in whole["choices"]:
         message = choice["message"]
-        if message["content"] is None and not message.get("tool_calls") and not message["refusal"]:
+        if message["content"] is None and not any(message.get(name) for name in _INSTEAD_OF_CONTENT):
             message["content"] = ""
     return whole
+
+
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio")
 
 
 def _empty_choice(index: int) -> Json:
@@ -152,8 +163,21 @@ def _fold(choice: Json, part: Json) -> None:
         if name == "tool_calls":
             for fragment in value:
                 _fold_tool_call(message.setdefault("tool_calls", []), fragment)
+        elif isinstance(value, list):
+            message[name] = [*(message.get(name) or ()), *value]
+        elif isinstance(value, dict):
+            message[name] = _joined(message.get(name) or {}, value)
         elif isinstance(value, str) and value and name != "role":
             message[name] = (message.get(name) or "") + value
+
+
+def _joined(known: Json, part: Json) -> Json:
+    """Texts go on, other values stand in for what was there."""
+    joined = {**known}
+    for name, value in part.items():
+        goes_on = isinstance(value, str) and isinstance(known.get(name), str)
+        joined[name] = known[name] + value if goes_on else value
+    return joined
 
 
 def _fold_logprobs(choice: Json, logprobs: Json) -> None:
@@ -169,6 +193,34 @@ def _fold_tool_call(calls: list[Json], fragment: Json) -> None:
         calls.append(tool_call(fragment["id"], function["name"], function["arguments"]))
     else:
         calls[fragment["index"]]["function"]["arguments"] += function["arguments"]
+
+
+def merge(wholes: list[Json]) -> Json:
+    """Completions of the same request as one with several choices; the prompt counts once.
+
+    Source: reference/upstreams.md §3 ("n > 1 emulation").
+    """
+    choices = [{**choice, "index": index} for index, choice in enumerate(one["choices"][0] for one in wholes)]
+    counts = merge_usage([one["usage"] for one in wholes if one.get("usage")])
+    return {**wholes[0], "choices": choices, **({"usage": counts} if counts else {})}
+
+
+def merge_usage(counts: list[Json]) -> Json | None:
+    """The usage of several answers to one prompt."""
+    if not counts:
+        return None
+    completion_tokens = sum(count.get("completion_tokens") or 0 for count in counts)
+    details: Json = {}
+    for count in counts:
+        for name, value in (count.get("completion_tokens_details") or {}).items():
+            details[name] = details.get(name, 0) + value if isinstance(value, int) else value
+    prompt_details = counts[0].get("prompt_tokens_details") or {}
+    return usage(
+        counts[0].get("prompt_tokens") or 0,
+        completion_tokens,
+        prompt_tokens_details=prompt_details,
+        completion_tokens_details=details,
+    )
 
 
 def carries_content(delta: Json) -> bool:

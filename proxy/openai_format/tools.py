@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from proxy.call import Json
-from proxy.errors import InvalidRequest, UnsupportedParameter
+from proxy.errors import InvalidRequest
 from proxy.openai_format.checks import wrong_type
+from proxy.openai_format.parameters import refuse
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -41,9 +42,7 @@ def _read_tool(tool: Any, place: str) -> Tool:
     if not isinstance(tool, dict):
         wrong_type(place, "an object", tool)
     if tool.get("type") != "function":
-        raise UnsupportedParameter(
-            f"'{place}': only function tools are carried to this upstream.", param="tools", code="unsupported_value"
-        )
+        refuse("tools", f"'{place}': only function tools are carried to this upstream.")
     function = tool.get("function")
     if not isinstance(function, dict):
         wrong_type(f"{place}.function", "an object", function)
@@ -83,9 +82,7 @@ def read_tool_choice(choice: Any, tools: tuple[Tool, ...]) -> tuple[ToolChoice, 
         _check_offered(names, tools)
         return ToolChoice("required" if allowed.get("mode") == "required" else "auto"), names
     if kind == "custom":
-        raise UnsupportedParameter(
-            "Custom tools are not carried to this upstream.", param="tool_choice", code="unsupported_value"
-        )
+        refuse("tool_choice", "Custom tools are not carried to this upstream.")
     raise InvalidRequest("'tool_choice' has an unknown form.", param="tool_choice", code="invalid_value")
 
 

@@ -4,6 +4,8 @@ Source: DESIGN.md §3, "Exact wire".
 """
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,12 +24,18 @@ _NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
 
 
-def splice_request(call: Call, model: str) -> bytes:
-    """The caller's bytes with the target's model, and with usage asked for in a stream."""
-    edits: list[tuple[Member, bytes]] = []
+def splice_request(
+    call: Call, model: str, values: Mapping[str, bytes] = MappingProxyType({}), *, ask_usage: bool = True
+) -> bytes:
+    """The caller's bytes with the target's model, and with usage asked for in a stream.
+
+    Args:
+        values: of members that are in the body, what stands there instead.
+    """
+    edits = [(call.members[name], value) for name, value in values.items()]
     if model != call.model:
         edits.append((call.members["model"], encode(model)))
-    if call.stream and not call.wants_usage:
+    if ask_usage and call.stream and not call.wants_usage:
         options = call.members.get("stream_options")
         if options is None:
             end = max(member.end for member in call.members.values())
@@ -60,6 +68,7 @@ def splice(text: bytes, edits: list[tuple[Member, bytes]]) -> bytes:
 class _Choice(msgspec.Struct):
     index: int | None = None
     delta: dict[str, Any] | None = None
+    text: str | None = None  # of a completion that is no chat
     finish_reason: str | None = None
 
 
@@ -154,9 +163,9 @@ class ExactRelay:
             if choice.finish_reason:
                 self._open.discard(choice.index or 0)
                 self.facts.finish_reason = self.facts.finish_reason or choice.finish_reason
-            elif choice.delta is not None:
+            elif choice.delta is not None or choice.text is not None:
                 self._open.add(choice.index or 0)
-            if not self.facts.content and choice.delta and carries_content(choice.delta):
+            if not self.facts.content and (choice.text or (choice.delta and carries_content(choice.delta))):
                 self.facts.content = True
         return True
 
@@ -199,9 +208,11 @@ def _read_oddity(payload: bytes) -> _Answer:
 
 def _read_choice(choice: Json) -> _Choice:
     index, delta, reason = choice.get("index"), choice.get("delta"), choice.get("finish_reason")
+    text = choice.get("text")
     return _Choice(
         index=index if isinstance(index, int) else None,
         delta=delta if isinstance(delta, dict) else None,
+        text=text if isinstance(text, str) else None,
         finish_reason=reason if isinstance(reason, str) else None,
     )
 

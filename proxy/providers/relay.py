@@ -1,12 +1,14 @@
 """From an upstream's bytes to the caller's: one stream, whatever its wire."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, UpstreamError
 from proxy.openai_format.chunks import collect, observe, replay
 from proxy.openai_format.encoding import DONE, encode, encode_event
+from proxy.openai_format.legacy import restore_chunk, restore_completion
+from proxy.providers.embeddings import read_embeddings
 from proxy.providers.exact import ExactRelay, relay_completion
 from proxy.providers.seam import Provider, StreamParser, Target
 
@@ -28,119 +30,147 @@ class Relay(Protocol):
 class EncodedRelay:
     """Chunks of a parser, written as OpenAI writes them."""
 
-    def __init__(self, parser: StreamParser, *, wants_usage: bool) -> None:
+    def __init__(self, parser: StreamParser, call: Call) -> None:
         self.facts = Facts()
         self.failure: UpstreamError | None = None
         self._parser = parser
-        self._wants_usage = wants_usage
+        self._wants_usage = call.wants_usage
+        self._legacy = uses_functions(call)
 
     def feed(self, data: bytes) -> bytes:
-        return self._write(self._parser.feed(data))
+        out = self.write(self._parser.feed(data))
+        if self._parser.thinking:
+            self.facts.content = True
+        if self._parser.ended and self.failure is None:
+            self.facts.finished = True
+        return out
 
     def finish(self) -> bytes:
-        out = self._write(self._parser.finish())
+        return self.close(self._parser.finish())
+
+    def close(self, chunks: Iterable[Json]) -> bytes:
+        """The last chunks, and the terminal event unless they break."""
+        out = self.write(chunks)
         if self.failure is None:
             self.facts.finished = True
             out += DONE
         return out
 
-    def _write(self, chunks: Iterable[Json]) -> bytes:
+    def write(self, chunks: Iterable[Json]) -> bytes:
+        """Chunks as events."""
         out: list[bytes] = []
         try:
             for chunk in chunks:
                 observe(self.facts, chunk)
+                shown = restore_chunk(chunk) if self._legacy else chunk
+                if shown is None:
+                    continue
                 if self._wants_usage:
-                    out.append(encode_event(chunk if "usage" in chunk else {**chunk, "usage": None}))
+                    out.append(encode_event(shown if "usage" in chunk else {**shown, "usage": None}))
                 elif chunk["choices"]:
-                    out.append(encode_event(chunk))
+                    out.append(encode_event(shown))
         except UpstreamError as error:
             self.failure = error
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             self.failure = Broken("the upstream's stream has an unknown shape", code="upstream_bad_response")
             self.failure.__cause__ = error
-        if self._parser.thinking:
-            self.facts.content = True
-        if self._parser.ended and self.failure is None:
-            self.facts.finished = True
         return b"".join(out)
 
 
 class WholeAnswer:
-    """A stream answered by one JSON completion: some servers ignore `stream`.
+    """A stream answered by one JSON completion, as a parser: some servers ignore `stream`.
 
     Its size is bounded as that of everything before first content.
     """
 
-    def __init__(self, provider: Provider, call: Call, target: Target) -> None:
-        self.facts = Facts()
-        self.failure: UpstreamError | None = None
-        self._parts: list[bytes] = []
-        self._provider, self._call, self._target = provider, call, target
-
-    def feed(self, data: bytes) -> bytes:
-        self._parts.append(data)
-        return b""
-
-    def finish(self) -> bytes:
-        parser = _Replay(self._provider, self._call, self._target, b"".join(self._parts))
-        encoded = EncodedRelay(parser, wants_usage=self._call.wants_usage)
-        encoded.facts = self.facts
-        out = encoded.finish()
-        self.failure = encoded.failure
-        return out
-
-
-class _Replay:
     thinking = False
     ended = False
 
-    def __init__(self, provider: Provider, call: Call, target: Target, body: bytes) -> None:
-        self._provider, self._call, self._target, self._body = provider, call, target, body
+    def __init__(self, provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> None:
+        self._parts: list[bytes] = []
+        self._provider, self._call, self._target, self._headers = provider, call, target, headers
 
-    def feed(self, data: bytes) -> Iterable[Json]:  # noqa: ARG002
+    def feed(self, data: bytes) -> Iterable[Json]:
+        self._parts.append(data)
         return ()
 
     def finish(self) -> Iterable[Json]:
-        yield from replay(self._provider.parse_completion(self._call, self._target, self._body))
+        body = b"".join(self._parts)
+        yield from replay(self._provider.parse_completion(self._call, self._target, self._headers, body))
 
 
-def open_relay(provider: Provider, call: Call, target: Target, content_type: str) -> Relay:
-    """The relay for a stream that was answered with this content type.
+def open_relay(provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> Relay:
+    """The relay for a stream that was answered with these headers.
 
     Raises:
         Broken: a type that no stream has.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return WholeAnswer(provider, call, target)
-    if kind in ("text/html", "application/xhtml+xml"):
+    if target.upstream.wire == "exact" or call.operation != "chat":
+        if media_type(headers) != "application/json":
+            _refuse_pages(headers)
+            return ExactRelay(call, target.model, target.upstream.max_frame_bytes)
+        if call.operation != "chat":
+            raise Broken("the upstream answered a stream with JSON", code="upstream_bad_response")
+    return EncodedRelay(open_parser(provider, call, target, headers), call)
+
+
+def open_parser(provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
+    """The parser for an answer with these headers; raises Broken as `open_relay`."""
+    _refuse_pages(headers)
+    if not provider.is_stream(target, media_type(headers)):
+        return WholeAnswer(provider, call, target, headers)
+    return provider.open_stream(call, target, headers)
+
+
+def _refuse_pages(headers: Mapping[str, str]) -> None:
+    if media_type(headers) in ("text/html", "application/xhtml+xml"):
         raise Broken("the upstream answered with an HTML page: check its base_url", code="upstream_bad_response")
-    if target.upstream.wire == "exact":
-        return ExactRelay(call, target.model, target.upstream.max_frame_bytes)
-    return EncodedRelay(provider.open_stream(call, target), wants_usage=call.wants_usage)
 
 
-def read_completion(
-    provider: Provider, call: Call, target: Target, content_type: str, body: bytes
-) -> tuple[bytes, Facts]:
-    """The answer to a JSON call as the caller gets it; a stream that comes instead is folded.
+def media_type(headers: Mapping[str, str]) -> str:
+    """The answer's type without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def uses_functions(call: Call) -> bool:
+    """Whether the caller asked with the deprecated `functions`, and reads its answer."""
+    return "functions" in call.members
+
+
+def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
+    """The answer to a JSON call as a completion; a stream that comes instead is folded.
 
     Raises:
         UpstreamError: the body is an error, or no answer.
     """
-    kind = content_type.partition(";")[0].strip().lower()
     try:
-        if kind == "text/event-stream":
-            parser = provider.open_stream(call, target)
+        if media_type(headers) == "text/event-stream":
+            parser = provider.open_stream(call, target, headers)
             whole = collect([*parser.feed(body), *parser.finish()])
-        elif target.upstream.wire == "exact":
-            return relay_completion(call, target.model, body)
         else:
-            whole = provider.parse_completion(call, target, body)
-        choice = whole["choices"][0]
-        facts = Facts(
-            content=True, finished=True, finish_reason=choice["finish_reason"], usage=whole.get("usage") or None
-        )
-        return encode(whole), facts
+            whole = provider.parse_completion(call, target, headers, body)
+        return restore_completion(whole) if uses_functions(call) else whole
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise Broken("the upstream's answer has an unknown shape", code="upstream_bad_response") from error
+
+
+def encode_whole(whole: Json) -> tuple[bytes, Facts]:
+    """A completion in bytes, and what accounting needs of it."""
+    reason = whole["choices"][0]["finish_reason"]
+    return encode(whole), Facts(content=True, finished=True, finish_reason=reason, usage=whole.get("usage") or None)
+
+
+def read_completion(
+    provider: Provider, call: Call, target: Target, headers: Mapping[str, str], body: bytes
+) -> tuple[bytes, Facts]:
+    """The answer to a JSON call as the caller gets it.
+
+    Raises:
+        UpstreamError: the body is an error, or no answer.
+    """
+    if call.operation == "embeddings":
+        return read_embeddings(provider, call, target, body)
+    exact = target.upstream.wire == "exact" or call.operation != "chat"
+    if exact and media_type(headers) != "text/event-stream":
+        return relay_completion(call, target.model, body)
+    return encode_whole(read_whole(provider, call, target, headers, body))

@@ -7,7 +7,10 @@ from typing import Protocol
 
 from proxy.call import Call, Json, Sink, Source
 from proxy.config import ProviderTraits, Upstream
-from proxy.errors import UpstreamError
+from proxy.errors import NotFound, UpstreamError
+from proxy.openai_format.encoding import decode_object
+from proxy.openai_format.errors import classify, read_error, read_object, retry_after
+from proxy.openai_format.parameters import refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,19 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """What is sent; `dropped` names what the dialect cannot carry."""
+    """What is sent.
+
+    Args:
+        dropped: names of what the dialect cannot carry.
+        copies: how often it is sent at once, for `n` where the dialect has none.
+    """
 
     url: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     dropped: tuple[str, ...] = ()
     method: str = "POST"
+    copies: int = 1
 
 
 class StreamParser(Protocol):
@@ -48,8 +57,11 @@ class StreamParser(Protocol):
     whether or not the body goes on.
     """
 
-    thinking: bool
-    ended: bool
+    @property
+    def thinking(self) -> bool: ...
+
+    @property
+    def ended(self) -> bool: ...
 
     def feed(self, data: bytes) -> Iterable[Json]: ...
 
@@ -63,7 +75,10 @@ class StreamParser(Protocol):
 
 
 class Provider(Protocol):
-    """One dialect."""
+    """One dialect. Inherit from it: what most dialects have in common is here.
+
+    `headers` are those of the upstream's answer, looked up without regard to case.
+    """
 
     @property
     def traits(self) -> ProviderTraits: ...
@@ -73,32 +88,48 @@ class Provider(Protocol):
 
         Raises:
             InvalidRequest: the call is at fault, or cannot be carried here.
+            NotFound: the upstream has no such operation.
         """
         ...
 
-    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:
+    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:  # noqa: ARG002
         """The request with the credential where this dialect wants it."""
-        ...
+        return with_header(request, "authorization", f"Bearer {credential}")
 
-    def parse_completion(self, call: Call, target: Target, body: bytes) -> Json:
+    def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
         """A whole answer as an OpenAI completion; raises UpstreamError when it is none."""
         ...
 
-    def open_stream(self, call: Call, target: Target) -> StreamParser:
+    def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
         """A parser for one stream."""
         ...
 
-    def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """What an answer that is not a success means."""
-        ...
+    def parse_embeddings(self, call: Call, target: Target, body: bytes) -> Json:  # noqa: ARG002
+        """An answer to an embeddings call in OpenAI's shape, but for `encoding_format`; raises UpstreamError."""
+        return read_object(body)
 
-    def models_request(self, upstream: Upstream) -> UpstreamRequest:
-        """Ask for the upstream's models."""
-        ...
+    def is_stream(self, target: Target, content_type: str) -> bool:  # noqa: ARG002
+        """Whether an answer of this type is a stream, and not one whole answer: some servers ignore `stream`."""
+        return content_type != "application/json"
+
+    def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
+        """What an answer that is not a success means."""
+        return classify(status, read_error(body), retry_after(headers))
+
+    def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:  # noqa: ARG002
+        """The call without what this model family has just refused, or None when that is not what failed."""
+        return None
+
+    def models_request(self, upstream: Upstream) -> UpstreamRequest | None:  # noqa: ARG002
+        """Ask for the upstream's models, where it can be asked."""
+        return None
 
     def parse_models(self, body: bytes) -> Iterable[Json]:
         """OpenAI model objects from the answer; raises ValueError when it is not a list of models."""
-        ...
+        for model in decode_object(body).get("data") or ():
+            if isinstance(model, dict) and isinstance(model.get("id"), str):
+                created = model.get("created")
+                yield {**model, "object": "model", "created": created if isinstance(created, int) else 0}
 
 
 class Exchange(Source, Protocol):
@@ -145,3 +176,25 @@ def with_header(request: UpstreamRequest, name: str, value: str) -> UpstreamRequ
 
 
 JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+
+
+def copies_of(n: int, upstream: Upstream) -> int:
+    """How often a request is sent for `n` choices.
+
+    Raises:
+        UnsupportedParameter: more than the upstream's `max_choices`.
+    """
+    if n > upstream.max_choices:
+        refuse("n", f"'n' is at most {upstream.max_choices} here (the upstream's max_choices).")
+    return n
+
+
+def refuse_operation(call: Call, *served: str) -> None:
+    """Refuse what this upstream does not serve.
+
+    Raises:
+        NotFound: the call's operation is none of `served`.
+    """
+    if call.operation not in served:
+        path = "chat/completions" if call.operation == "chat" else call.operation
+        raise NotFound(f"/v1/{path} is not served by the upstream of this model.", code="unsupported_endpoint")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 
 from proxy.call import Call
@@ -16,7 +17,9 @@ from proxy.errors import (
     ProxyFault,
     UpstreamError,
 )
-from proxy.providers.relay import open_relay, read_completion
+from proxy.openai_format.chunks import merge
+from proxy.providers.fanout import Branch, MergedRelay
+from proxy.providers.relay import encode_whole, open_parser, open_relay, read_completion, read_whole
 from proxy.providers.seam import Endpoint, Exchange, Route, Target, UpstreamRequest
 from proxy.resilience.clock import total_seconds
 from proxy.resilience.policy import tries_next
@@ -91,14 +94,34 @@ class Walk:
         endpoint, record = self._endpoints[target.name], self._record
         if not record.attempts:
             self._name(target)
-        request = endpoint.dress(endpoint.provider.build_request(self._call, target), self._call)
+        call = self._call
+        try:
+            reply = await self._send(endpoint, target, call, first=True)
+        except UpstreamError as error:
+            amended = endpoint.provider.amend(call, target, error)
+            if amended is None:
+                raise
+            await self._held.aclose()
+            reply = await self._send(endpoint, target, amended, first=False)
+        record.facts = reply.facts
+        record.first_token = time.perf_counter()
+        record.upstream_request_id = upstream_request_id(reply.headers)
+        self._telemetry.attempted(target.name, "ok")
+        return reply
+
+    async def _send(self, endpoint: Endpoint, target: Target, call: Call, *, first: bool) -> Reply:
+        """Build and send the call's request, once."""
+        record = self._record
+        request = endpoint.dress(endpoint.provider.build_request(call, target), call)
+        if call.amended:
+            request = replace(request, dropped=(*request.dropped, *call.amended))
         self._name(target)
-        record.attempts += 1
+        record.attempts += first
         record.dropped = request.dropped
         record.phase = "connect"
         began = time.perf_counter()
         try:
-            reply = await (self._stream if self._call.stream else self._whole)(endpoint, target, request)
+            return await (self._stream if call.stream else self._whole)(endpoint, target, request, call)
         except CredentialRefused as refused:
             if target.upstream.credential == "caller":
                 kind = CallerNotPermitted if isinstance(refused, PermissionRefused) else CallerKeyRefused
@@ -109,32 +132,34 @@ class Walk:
             raise
         finally:
             record.upstream_seconds += time.perf_counter() - began
-        record.facts = reply.facts
-        record.first_token = time.perf_counter()
-        record.upstream_request_id = upstream_request_id(reply.headers)
-        self._telemetry.attempted(target.name, "ok")
-        return reply
 
     def _name(self, target: Target) -> None:
         """Say whom the call went to; a target that cannot carry it does not count where another was tried."""
         record = self._record
         record.upstream, record.model, record.model_label = target.name, target.model, target.label
 
-    async def _whole(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> WholeReply:
+    async def _whole(self, endpoint: Endpoint, target: Target, request: UpstreamRequest, call: Call) -> WholeReply:
         timeouts = target.upstream.timeouts
         try:
             async with asyncio.timeout(total_seconds(timeouts, stream=False)):
-                exchange = await self._held.enter_async_context(endpoint.open(request))
+                exchanges = await self._open(endpoint, target, request)
                 self._record.phase = "json"
-                await self._check(endpoint, target, exchange)
-                body = await exchange.read(MAX_ANSWER_BYTES)
+                bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
         except TimeoutError as error:
             raise ran_out("total") from error
+        headers = exchanges[0].headers
         await self._held.aclose()  # the connection is free before the caller has read a byte
-        whole, facts = read_completion(endpoint.provider, self._call, target, exchange.content_type, body)
-        return WholeReply(exchange.headers, request.dropped, whole, facts)
+        provider = endpoint.provider
+        if len(bodies) == 1:
+            whole, facts = read_completion(provider, call, target, headers, bodies[0])
+        else:
+            several = zip(exchanges, bodies, strict=True)
+            whole, facts = encode_whole(
+                merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
+            )
+        return WholeReply(headers, request.dropped, whole, facts)
 
-    async def _stream(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> StreamReply:
+    async def _stream(self, endpoint: Endpoint, target: Target, request: UpstreamRequest, call: Call) -> StreamReply:
         loop, timeouts = asyncio.get_running_loop(), target.upstream.timeouts
         started = loop.time()
         bound, clock = min(
@@ -142,24 +167,43 @@ class Walk:
         )
         try:
             async with asyncio.timeout(bound):
-                exchange = await self._held.enter_async_context(endpoint.open(request))
-                self._record.phase = "first_token"
-                await self._check(endpoint, target, exchange)
+                exchanges = await self._open(endpoint, target, request)
         except TimeoutError as error:
             raise ran_out(clock) from error
-        relay = open_relay(endpoint.provider, self._call, target, exchange.content_type)
-        reply = StreamReply(relay, exchange, request.dropped, target.upstream, started)
-        self._held.callback(reply.close)
-        exchange.start(reply)
+        provider = endpoint.provider
+        if len(exchanges) == 1:
+            relay = open_relay(provider, call, target, exchanges[0].headers)
+            reply = StreamReply(relay, exchanges, request.dropped, target.upstream, started)
+            self._held.callback(reply.close)
+            exchanges[0].start(reply)
+        else:
+            merged = MergedRelay([open_parser(provider, call, target, each.headers) for each in exchanges], call)
+            reply = StreamReply(merged, exchanges, request.dropped, target.upstream, started)
+            self._held.callback(reply.close)
+            for index, exchange in enumerate(exchanges):
+                exchange.start(Branch(merged, index, reply.absorb, reply.end, reply.fail))
         await reply.committed
         self._record.phase = "stream"
         return reply
 
-    async def _check(self, endpoint: Endpoint, target: Target, exchange: Exchange) -> None:
-        """Raise what an answer that is not a success means."""
-        if exchange.status == 200:
-            return
-        body = await exchange.read_up_to(MAX_ERROR_BYTES)
-        error = endpoint.provider.parse_error(target, exchange.status, exchange.headers, body)
-        error.upstream_request_id = upstream_request_id(exchange.headers) or None
-        raise error
+    async def _open(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> list[Exchange]:
+        """Send the request, as often as it says; the answers' heads have come and are good."""
+        if request.copies == 1:
+            return [await self._open_one(endpoint, target, request)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._open_one(endpoint, target, request)) for _ in range(request.copies)]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    async def _open_one(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> Exchange:
+        exchange = await self._held.enter_async_context(endpoint.open(request))
+        if self._call.stream:
+            self._record.phase = "first_token"
+        if exchange.status != 200:
+            body = await exchange.read_up_to(MAX_ERROR_BYTES)
+            error = endpoint.provider.parse_error(target, exchange.status, exchange.headers, body)
+            error.upstream_request_id = upstream_request_id(exchange.headers) or None
+            raise error
+        return exchange

@@ -1,7 +1,7 @@
 """What a successful attempt gives: a whole answer, or a stream that has shown its first content."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.call import Facts
@@ -41,16 +41,16 @@ class StreamReply:
     """
 
     def __init__(
-        self, relay: Relay, source: Exchange, dropped: tuple[str, ...], upstream: Upstream, started: float
+        self, relay: Relay, sources: Sequence[Exchange], dropped: tuple[str, ...], upstream: Upstream, started: float
     ) -> None:
         loop = asyncio.get_running_loop()
         self.dropped = dropped
-        self.headers = source.headers
+        self.headers = sources[0].headers
         self.facts = relay.facts
         self.committed: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] = loop.create_future()
         self._relay = relay
-        self._source = source
+        self._sources = sources
         self._held: list[bytes] = []
         self._before = 0  # bytes of the upstream before first content
         self._limit = upstream.max_frame_bytes
@@ -59,12 +59,17 @@ class StreamReply:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""
+        if not self.finished.done():
+            self.absorb(len(data), self._relay.feed(data))
+
+    def absorb(self, size: int, out: bytes) -> None:
+        """Note that `size` bytes of the upstream came, and pass on what they gave."""
         if self.finished.done():
             return
         self._clock.touch()
         if not self.facts.content:
-            self._before += len(data)
-        self._pass(self._relay.feed(data))
+            self._before += size
+        self._pass(out)
         if self._relay.failure is not None:
             self.fail(self._relay.failure)
         elif self.facts.finished:
@@ -97,11 +102,13 @@ class StreamReply:
     def pause(self) -> None:
         """The caller reads too slowly: the upstream is to wait."""
         self._clock.pause()
-        self._source.pause()
+        for source in self._sources:
+            source.pause()
 
     def resume(self) -> None:
         self._clock.resume()
-        self._source.resume()
+        for source in self._sources:
+            source.resume()
 
     def close(self) -> None:
         """Stop the clocks; nothing is taken any more."""

@@ -39,8 +39,8 @@ class Endpoint:
             Unauthenticated: the caller's own key is wanted and was not sent.
         """
         headers = {
-            **request.headers,
             "accept": "text/event-stream" if call.stream else "application/json",
+            **request.headers,
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
             **_passed_on(call.headers, _FROM_CALLER),

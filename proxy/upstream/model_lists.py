@@ -50,7 +50,10 @@ class ModelLists:
 
     async def _ask(self, endpoint: Endpoint) -> None:
         """An upstream that does not answer keeps its last list."""
-        request = endpoint.probe(endpoint.provider.models_request(endpoint.upstream))
+        asked = endpoint.provider.models_request(endpoint.upstream)
+        if asked is None:
+            return
+        request = endpoint.probe(asked)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), endpoint.open(request) as exchange:
                 body = await exchange.read(MAX_BYTES)

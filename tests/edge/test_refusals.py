@@ -102,7 +102,6 @@ async def test_malformed_http(sidecar: Sidecar, request_bytes: bytes) -> None:
         ("PUT", "/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("OPTIONS", "/v1/chat/completions", 405),
-        ("POST", "/v1/embeddings", 404),
         ("POST", "/v1/responses", 404),
         ("GET", "/", 404),
         ("GET", "/v1", 404),

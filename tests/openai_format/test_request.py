@@ -9,10 +9,14 @@ import pytest
 from proxy.call import Json
 from proxy.errors import InvalidRequest, UnsupportedParameter
 from proxy.openai_format.messages import Message, ToolCall
-from proxy.openai_format.request import ChatRequest, dropped, read_chat
+from proxy.openai_format.parameters import DROP, EMULATE, PARAMETERS, PASS, REJECT, Column
+from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.openai_format.tools import Tool, ToolChoice
 
 USER = {"role": "user", "content": "Hello"}
+ALL = Column({parameter.name: PASS for parameter in PARAMETERS})
+NOTHING = ALL.but(dict.fromkeys((parameter.name for parameter in PARAMETERS if parameter.name != "tools"), REJECT))
+LITTLE = ALL.but({"seed": DROP, "user": DROP, "n": EMULATE, "logprobs": REJECT})
 
 
 def function(name: Any = "weather", **fields: Any) -> Json:
@@ -29,8 +33,8 @@ def answering(call: Any) -> Json:
     return {"role": "tool", "tool_call_id": call, "content": "42"}
 
 
-def read(**fields: Any) -> ChatRequest:
-    return read_chat(json.dumps({"model": "m", "messages": [USER], **fields}).encode())
+def read(column: Column = ALL, **fields: Any) -> ChatRequest:
+    return read_chat(json.dumps({"model": "m", "messages": [USER], **fields}).encode(), column)
 
 
 def with_call(**fields: Any) -> Json:
@@ -46,6 +50,10 @@ def each(param: str, *values: Any, within: Callable[[Any], Json] | None = None) 
 
 def user(content: Any) -> Json:
     return {"messages": [{"role": "user", "content": content}]}
+
+
+def schema_form(wanted: Any) -> Json:
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
 
 
 def choosing(choice: Any) -> Json:
@@ -65,6 +73,14 @@ WRONG = [
     *each("max_completion_tokens", "9", 1.5, True, 0, -1),
     *each("seed", "1", 1.5, True),
     *each("parallel_tool_calls", "yes", 1),
+    *each("n", "2", 1.5, 0, 129),
+    *each("logprobs", "yes", 1),
+    *each("top_logprobs", "2", -1, 21, within=lambda top: {"logprobs": True, "top_logprobs": top}),
+    *each("top_logprobs", 2),
+    *each("reasoning_effort", "much", 1),
+    *each("response_format", "json", {}, {"type": "xml"}),
+    *each("response_format.json_schema", None, [], within=lambda wanted: schema_form(wanted)),
+    *each("response_format.json_schema.schema", "object", within=lambda schema: schema_form({"schema": schema})),
     *each("stop", 1, [1], {"a": 1}, list("abcde"), 0, False, {}),
     *each("stream_options", {"include_usage": True}),
     *each("messages", None, [], {}, "Hello"),
@@ -102,11 +118,11 @@ UNCARRIED = [
     ("response_format", {"response_format": {"type": "json_object"}}),
     ("logprobs", {"logprobs": True}),
     ("modalities", {"modalities": ["text", "audio"]}),
-    ("top_logprobs", {"top_logprobs": 2}),
     ("reasoning_effort", {"reasoning_effort": "low"}),
     ("audio", {"audio": {}}),
     ("functions", {"functions": []}),
     ("function_call", {"function_call": "auto"}),
+    ("messages[0].role", {"messages": [{"role": "developer", "content": "Be brief"}]}),
     ("tools", {"tools": [{"type": "custom", "custom": {"name": "x"}}]}),
     ("tool_choice", {"tool_choice": {"type": "custom", "custom": {"name": "x"}}}),
     ("messages[0].content[0]", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
@@ -126,7 +142,7 @@ def test_what_is_wrong_is_named(param: str, fields: Json) -> None:
 def test_what_cannot_be_carried_is_named(param: str, fields: Json) -> None:
     """What would change the answer's meaning if it were lost is refused, never dropped."""
     with pytest.raises(UnsupportedParameter) as caught:
-        read(**fields)
+        read(NOTHING, **fields)
     assert caught.value.param == param
 
 
@@ -161,14 +177,21 @@ def test_a_sound_conversation_is_read() -> None:
             {"role": "assistant", "refusal": "No."},
         ]
     )
-    assert request.messages == (
-        Message("system", ("Be", "brief")),
-        Message("user", ("Hello",)),
-        Message("assistant", (), (ToolCall("a", "f", {}), ToolCall("b", "f", {})), "", "hm"),
-        Message("tool", ("42",), (), "b"),
-        Message("tool", ("42",), (), "a"),
-        Message("assistant", ("No.",)),
+    assert [(message.role, message.texts) for message in request.messages] == [
+        ("system", ("Be", "brief")),
+        ("user", ("Hello",)),
+        ("assistant", ()),
+        ("tool", ("42",)),
+        ("tool", ("42",)),
+        ("assistant", ("No.",)),
+    ]
+    assert request.messages[2] == Message(
+        "assistant",
+        "messages[2]",
+        tool_calls=(ToolCall("a", "f", {}), ToolCall("b", "f", {})),
+        reasoning="hm",
     )
+    assert [message.tool_call_id for message in request.messages[3:5]] == ["b", "a"]
 
 
 TOOLS = [function("weather"), function("time")]
@@ -213,7 +236,8 @@ OPTIONAL = """
 @pytest.mark.parametrize("names", [*([name] for name in OPTIONAL), OPTIONAL], ids=lambda names: names[0])
 def test_null_equals_absent(names: list[str]) -> None:
     """Vector 46: an explicit null for any optional field is the same as none."""
-    assert read(**dict.fromkeys(names)) == read()
+    nulls: Json = dict.fromkeys(names)
+    assert read(**nulls) == read()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +247,7 @@ def test_null_equals_absent(names: list[str]) -> None:
 def test_null_in_a_message_equals_absent(message: Json) -> None:
     """The same holds inside messages."""
     assert read(messages=[message]).messages == read().messages
-    assert read(messages=[message]).unread == ()
+    assert read(messages=[message]).dropped == ()
 
 
 @pytest.mark.parametrize(
@@ -251,12 +275,14 @@ def test_bounds_are_inside(value: float) -> None:
 
 def test_what_is_lost_has_a_name() -> None:
     """Fields outside what a target carries, and parts of messages, are listed as dropped."""
-    request = read(messages=[{**USER, "name": "Ada"}], user="u", seed=1, n=1, temperature=1, logprobs=False)
-    assert dropped(request, ["temperature"], "more") == ("user", "seed", "messages[0].name", "more")
+    body = {"seed": 1, "model": "m", "messages": [{**USER, "name": "Ada"}], "user": "u", "n": 1, "x": 1}
+    request = read_chat(json.dumps({**body, "temperature": 1, "logprobs": False}).encode(), LITTLE)
+    assert request.dropped == ("seed", "messages[0].name", "user", "x")
+    assert request.fields.keys() == {"model", "messages", "temperature"}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"messages":', b'{"a":1e999}'])
 def test_a_body_that_cannot_be_read_is_the_callers_fault(body: bytes) -> None:
     """Nonsense is refused like any other mistake."""
     with pytest.raises(InvalidRequest):
-        read_chat(body)
+        read_chat(body, ALL)

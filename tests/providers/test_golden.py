@@ -37,7 +37,16 @@ class Case:
 
     def call(self, **overrides: Any) -> Call:
         body = self.folder.joinpath("request.json").read_bytes()
-        return parse(body, caller=Caller(), headers={}, call_id="golden", received_at=RECEIVED_AT, **overrides)
+        operation = self.about.get("operation", "chat")
+        return parse(
+            body,
+            operation=operation,
+            caller=Caller(),
+            headers={},
+            call_id="golden",
+            received_at=RECEIVED_AT,
+            **overrides,
+        )
 
     def target(self, call: Call) -> Target:
         name = self.folder.parent.name
@@ -52,8 +61,9 @@ class Case:
         return self.folder.joinpath(name).exists()
 
     @property
-    def content_type(self) -> str:
-        return str(self.about.get("reply_headers", {}).get("content-type", ""))
+    def headers(self) -> dict[str, str]:
+        headers: dict[str, str] = self.about.get("reply_headers", {})
+        return headers
 
 
 def each(*, when: str) -> pytest.MarkDecorator:
@@ -106,6 +116,9 @@ def test_what_is_sent(case: Case) -> None:
     else:
         assert json.loads(request.body) == json.loads(wanted)
     assert sorted(request.dropped) == sorted(case.about["dropped"])
+    assert request.copies == case.about.get("copies", 1)
+    assert request.url == case.about.get("url", request.url)
+    assert case.about.get("headers", {}).items() <= dict(request.headers).items()
 
 
 @each(when="not case.has('upstream_request.json')")
@@ -126,12 +139,25 @@ def test_what_an_error_means(case: Case) -> None:
     assert_error(case, error)
 
 
+@each(when="case.about.get('amend', False)")
+def test_what_is_amended(case: Case) -> None:
+    """A model family's refusal is cured by a changed call, and what is lost has a name."""
+    assert case.reply is not None
+    call, target = case.call(), case.target(case.call())
+    error = case.provider.parse_error(target, case.about["reply_status"], case.headers, case.reply)
+    amended = case.provider.amend(call, target, error)
+    assert amended is not None
+    request = case.provider.build_request(amended, target)
+    assert json.loads(request.body) == case.json("amended_request.json")
+    assert sorted({*request.dropped, *amended.amended}) == sorted(case.about["amended_dropped"])
+
+
 @each(when="case.has('completion.json') or case.has('caller.json')")
 def test_what_a_json_caller_gets(case: Case) -> None:
     """A whole answer becomes OpenAI's completion, or passes byte for byte."""
     assert case.reply is not None
     call = case.call()
-    body, facts = read_completion(case.provider, call, case.target(call), case.content_type, case.reply)
+    body, facts = read_completion(case.provider, call, case.target(call), case.headers, case.reply)
     if case.has("caller.json"):
         assert body == case.folder.joinpath("caller.json").read_bytes()
     else:
@@ -149,10 +175,10 @@ def test_what_is_no_answer(case: Case) -> None:
     call = case.call()
     with pytest.raises(UpstreamError) as caught:
         if call.stream:
-            relay = open_relay(case.provider, call, case.target(call), case.content_type)
+            relay = open_relay(case.provider, call, case.target(call), case.headers)
             run(relay, [case.reply])
             raise relay.failure or AssertionError("no failure")
-        read_completion(case.provider, call, case.target(call), case.content_type, case.reply)
+        read_completion(case.provider, call, case.target(call), case.headers, case.reply)
     assert_error(case, caught.value)
 
 
@@ -183,7 +209,7 @@ def test_what_a_streaming_caller_gets(case: Case) -> None:
     if case.has("chunks.jsonl"):
         call = asking_for_usage(call)
     for pieces in cuts(case.reply):
-        relay = open_relay(case.provider, call, case.target(call), case.content_type)
+        relay = open_relay(case.provider, call, case.target(call), case.headers)
         out = run(relay, pieces)
         if case.has("error.json"):
             assert relay.failure is not None
@@ -209,4 +235,19 @@ def assert_chunks(case: Case, out: bytes) -> None:
     for chunk in got:
         if chunk.get("usage", 0) is None:
             del chunk["usage"]
-    assert got == [json.loads(line) for line in case.folder.joinpath("chunks.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line) for line in case.folder.joinpath("chunks.jsonl").read_text().splitlines()]
+    if case.about.get("merge_text"):
+        got, wanted = text_joined(got), text_joined(wanted)
+    assert got == wanted
+
+
+def text_joined(chunks: list[Any]) -> list[Any]:
+    """Texts that follow one another as one: where text is not framed, pieces are as the network cut them."""
+    joined: list[Any] = []
+    for chunk in chunks:
+        deltas = [each["choices"][0]["delta"] for each in (*joined[-1:], chunk) if each["choices"]]
+        if len(deltas) == 2 and all(delta.keys() == {"content"} for delta in deltas):
+            deltas[0]["content"] += deltas[1]["content"]
+        else:
+            joined.append(chunk)
+    return joined

@@ -96,10 +96,10 @@ async def test_after_content_nothing_is_retried(chained: Sidecar, simulator: Sim
 async def test_a_fallback_that_cannot_carry_the_call(chained: Sidecar, simulator: Simulator) -> None:
     """When the first target fails and the next cannot carry the call, the caller hears of the failure."""
     simulator.script("openai", Behaviour(status=503))
-    response = await chained.chat("any", n=2)
+    response = await chained.chat("any", logprobs=True)
     assert response.status == 503
     simulator.clear()
-    assert (await chained.chat("any", n=2)).status == 200
+    assert (await chained.chat("any", logprobs=True)).status == 200
 
 
 async def test_the_callers_own_key(start: Start, simulator: Simulator) -> None:

@@ -6,49 +6,63 @@ Source: platform.claude.com; reference/upstreams.md §5.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
-
-from pydantic import Field
 
 from proxy.call import Call, Json
-from proxy.config import ProviderTraits, Section, Upstream
+from proxy.config import ProviderTraits, Upstream
 from proxy.errors import ModelMissing, RequestRefused, UpstreamError
-from proxy.openai_format.encoding import decode_object
+from proxy.openai_format.amendments import value_of
+from proxy.openai_format.encoding import decode_object, encode
 from proxy.openai_format.errors import classify, misconfigured, read_error, retry_after
+from proxy.openai_format.stops import CutStream, cut_completion
+from proxy.providers.anthropic.amend import amend
 from proxy.providers.anthropic.reply import completion
 from proxy.providers.anthropic.request import build_body
+from proxy.providers.anthropic.settings import COLUMN, Settings
 from proxy.providers.anthropic.stream import MessagesStream
-from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest, with_header
+from proxy.providers.seam import (
+    JSON_HEADERS,
+    Provider,
+    StreamParser,
+    Target,
+    UpstreamRequest,
+    copies_of,
+    refuse_operation,
+    with_header,
+)
 
-
-class Settings(Section):
-    """What only Anthropic knows."""
-
-    version: Literal["2023-06-01", "2026-10-21"] = "2023-06-01"
-    """The anthropic-version header."""
-    default_max_tokens: Annotated[int, Field(gt=0)] = 4096
-    """Sent when the caller sets no limit: the field is mandatory there."""
-    key_header: Literal["x-api-key", "authorization"] = "x-api-key"
-    """Where the key goes; authorization: as a Bearer token."""
+MOST_TOKENS_AT_ONCE = 21_333  # a longer answer is streamed, since connections do not last: its SDKs refuse it too
 
 
 @dataclass(frozen=True, slots=True)
-class Anthropic:
+class Anthropic(Provider):
     """The Messages API."""
 
     traits: ProviderTraits = ProviderTraits(
         base_url="https://api.anthropic.com",
         wires=("normalise",),
         settings=Settings,
+        columns={"anthropic": COLUMN},
         key_variables=("ANTHROPIC_API_KEY",),
         patterns=("claude-*",),
     )
 
     def build_request(self, call: Call, target: Target) -> UpstreamRequest:
+        refuse_operation(call, "chat")
         settings: Settings = target.upstream.settings
-        body, dropped = build_body(call, target.model, settings.version, settings.default_max_tokens)
+        body, request, lost = build_body(call, target.model, settings)
         headers = {**JSON_HEADERS, "anthropic-version": settings.version}
-        return UpstreamRequest(f"{_root(target.upstream)}/v1/messages", headers, body, dropped)
+        if call.stream:
+            body["stream"] = True
+        elif body["max_tokens"] > MOST_TOKENS_AT_ONCE:
+            body["stream"] = True
+            headers["accept"] = "text/event-stream"
+        return UpstreamRequest(
+            f"{_root(target.upstream)}/v1/messages",
+            headers,
+            encode(body),
+            tuple(lost),
+            copies=copies_of(request.n, target.upstream),
+        )
 
     def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:
         settings: Settings = upstream.settings
@@ -56,11 +70,13 @@ class Anthropic:
             return with_header(request, "authorization", f"Bearer {credential}")
         return with_header(request, "x-api-key", credential)
 
-    def parse_completion(self, call: Call, target: Target, body: bytes) -> Json:  # noqa: ARG002
-        return completion(call, body)
+    def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:  # noqa: ARG002
+        return cut_completion(completion(call, body), _own_stops(call))
 
-    def open_stream(self, call: Call, target: Target) -> StreamParser:
-        return MessagesStream(call, target.upstream.max_frame_bytes)
+    def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:  # noqa: ARG002
+        stream = MessagesStream(call, target.upstream.max_frame_bytes)
+        stops = _own_stops(call)
+        return CutStream(stream, stops) if stops else stream
 
     def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         facts = read_error(body)
@@ -72,7 +88,10 @@ class Anthropic:
             return RequestRefused(facts.message)
         return classify(status, facts, retry_after(headers))
 
-    def models_request(self, upstream: Upstream) -> UpstreamRequest:
+    def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:  # noqa: ARG002
+        return amend(call, error)
+
+    def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         settings: Settings = upstream.settings
         headers = {"anthropic-version": settings.version}
         return UpstreamRequest(f"{_root(upstream)}/v1/models?limit=1000", headers, b"", method="GET")
@@ -86,6 +105,12 @@ class Anthropic:
                     "created": _unix(model.get("created_at")),
                     "owned_by": "anthropic",
                 }
+
+
+def _own_stops(call: Call) -> tuple[str, ...]:
+    """The stop strings that Anthropic refuses, since they are white space: cut on our side."""
+    stop = value_of(call, "stop") or ()
+    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each and not each.strip())
 
 
 def _root(upstream: Upstream) -> str:

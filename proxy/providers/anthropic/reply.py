@@ -19,6 +19,7 @@ _REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+THINKING = ("thinking", "redacted_thinking")  # blocks that must come back unchanged with a tool's result
 _TIERS = {"standard": "default", "priority": "priority", "batch": "default"}
 
 
@@ -54,6 +55,9 @@ def _message(blocks: list[Json], refusal: str | None) -> Json:
         message |= chunks.reasoning(thoughts)
     if calls:
         message["tool_calls"] = calls
+        kept = [block for block in blocks if block.get("type") in THINKING]
+        if kept:
+            message["thinking_blocks"] = kept
     return message
 
 

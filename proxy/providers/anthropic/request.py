@@ -9,41 +9,49 @@ from hashlib import sha256
 from typing import Any
 
 from proxy.call import Call, Json
-from proxy.errors import UnsupportedParameter
-from proxy.openai_format.encoding import encode
 from proxy.openai_format.messages import Message
-from proxy.openai_format.request import ChatRequest, dropped, read_chat
-from proxy.providers.anthropic import families
+from proxy.openai_format.parameters import refuse
+from proxy.openai_format.request import ChatRequest, read_chat
+from proxy.openai_format.schemas import close_objects
+from proxy.providers.anthropic import families, thinking
+from proxy.providers.anthropic.blocks import write_part
+from proxy.providers.anthropic.families import Traits
+from proxy.providers.anthropic.settings import COLUMN, Settings
 
-_CARRIED = """
-    max_tokens max_completion_tokens stop tools tool_choice parallel_tool_calls user safety_identifier temperature
-    top_p service_tier
-""".split()
 _UNFIT_FOR_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _PLACEHOLDER = {"type": "text", "text": "."}  # user turns may not be empty
+_JSON_HINT = "Answer with one valid JSON object and nothing else."
 
 
-def build_body(call: Call, model: str, api_version: str, default_max_tokens: int) -> tuple[bytes, tuple[str, ...]]:
-    """The body to send, and the names of what it does not carry."""
-    request = read_chat(call.body)
-    sampling, lost = _sampling(request, model, api_version)
+def build_body(call: Call, model: str, settings: Settings) -> tuple[Json, ChatRequest, list[str]]:
+    """The body to send, what was read, and the names of what the body does not carry."""
+    request = read_chat(call.body, COLUMN)
+    traits = families.traits(model, settings.version, settings.families)
+    asked = thinking.ask(
+        request,
+        traits,
+        budgets=settings.budgets,
+        display=settings.thinking_display,
+        default_max_tokens=settings.default_max_tokens,
+        headroom=settings.thinking_headroom,
+    )
+    lost = [*request.dropped, *asked.lost]
     body: Json = {
         "model": model,
-        "max_tokens": request.max_tokens or default_max_tokens,
-        "messages": _turns(request, model),
-        **sampling,
+        "max_tokens": asked.max_tokens,
+        "messages": _turns(request, model, traits),
+        **_sampling(request, traits, lost, thinks=asked.thinks),
+        **asked.fields,
     }
+    hints = _add_tools(body, request, traits, settings, lost)
+    _add_format(body, request, model, traits, lost)
     system = [text for message in request.messages if message.role == "system" for text in _worded(message)]
+    system += [*hints, *([_JSON_HINT] if request.format == "json_object" else [])]
     if system:
-        body["system"] = "\n".join(system)
+        body["system"] = _system(request, system)
     stops = [stop for stop in request.stop if stop.strip()]
     if stops:
         body["stop_sequences"] = stops
-    if len(stops) < len(request.stop):
-        lost.append("stop")
-    if request.tools:
-        body["tools"] = list(_tools(request))
-        body |= _tool_choice(request)
     user = request.fields.get("safety_identifier") or request.fields.get("user")
     if user:
         body["metadata"] = {"user_id": sha256(str(user).encode()).hexdigest()}
@@ -52,23 +60,44 @@ def build_body(call: Call, model: str, api_version: str, default_max_tokens: int
         body["service_tier"] = "auto"
     elif tier:
         lost.append("service_tier")
-    if call.stream:
-        body["stream"] = True
-    return encode(body), dropped(request, _CARRIED, *lost)
+    return body, request, lost
 
 
-def _sampling(request: ChatRequest, model: str, api_version: str) -> tuple[Json, list[str]]:
-    fields, lost = request.fields, list[str]()
+def _sampling(request: ChatRequest, traits: Traits, lost: list[str], *, thinks: bool) -> Json:
+    fields = request.fields
     sampling: Json = {name: fields[name] for name in ("temperature", "top_p") if name in fields}
-    if families.refuses_sampling(model, api_version):
-        return {}, list(sampling)
-    if len(sampling) == 2 and families.takes_one_of_temperature_and_top_p(model):
+    if traits.sampling == "none" or thinks:
+        lost.extend(sampling)
+        return {}
+    if len(sampling) == 2 and traits.sampling == "one":
         del sampling["top_p"]
         lost.append("top_p")
     if sampling.get("temperature", 0) > 1:
         sampling["temperature"] = 1
         lost.append("temperature:clamped")
-    return sampling, lost
+    return sampling
+
+
+def _system(request: ChatRequest, texts: list[str]) -> str | list[Json]:
+    """The system prompt: one text, or blocks where a part is marked for the cache."""
+    parts = [part for message in request.messages if message.role == "system" for part in message.parts]
+    if not any(part.raw.get("prompt_cache_breakpoint") for part in parts):
+        return "\n".join(texts)
+    blocks = [write_part(part) for part in parts if part.text.strip()]
+    return [*blocks, *({"type": "text", "text": text} for text in texts[len(blocks) :])]
+
+
+def _add_format(body: Json, request: ChatRequest, model: str, traits: Traits, lost: list[str]) -> None:
+    if request.schema is None:
+        return
+    if not traits.json_schema:
+        refuse("response_format", f"{model} cannot be held to a JSON Schema.")
+    if body["messages"][-1]["role"] == "assistant":
+        refuse("response_format", "A final assistant message cannot be continued with a JSON Schema.")
+    schema, without = close_objects(request.schema)
+    lost.extend(f"response_format:{keyword}" for keyword in without)
+    form = {"type": "json_schema", "schema": schema}
+    body["output_config"] = {**body.get("output_config", {}), "format": form}
 
 
 def _worded(message: Message) -> list[str]:
@@ -76,7 +105,7 @@ def _worded(message: Message) -> list[str]:
     return [text for text in message.texts if text.strip()]
 
 
-def _turns(request: ChatRequest, model: str) -> list[Json]:
+def _turns(request: ChatRequest, model: str, traits: Traits) -> list[Json]:
     """User and assistant turns in alternation, beginning with the user's."""
     turns: list[Json] = []
     ids = _fit_ids(request)
@@ -96,29 +125,32 @@ def _turns(request: ChatRequest, model: str) -> list[Json]:
     if not turns or turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": [_PLACEHOLDER]})
     if turns[-1]["role"] == "assistant":
-        _end_with_assistant(turns[-1], model)
+        _end_with_assistant(turns[-1], model, traits)
     return turns
 
 
-def _end_with_assistant(turn: Json, model: str) -> None:
-    if families.refuses_prefill(model):
-        raise UnsupportedParameter(
+def _end_with_assistant(turn: Json, model: str, traits: Traits) -> None:
+    if not traits.prefill:
+        refuse(
+            "messages",
             f"{model} does not continue a final assistant message; end 'messages' with a user message.",
-            param="messages",
-            code="unsupported_value",
+            value=True,
         )
     last = turn["content"][-1]
     if last["type"] == "text":
-        turn["content"][-1] = {"type": "text", "text": last["text"].rstrip()}
+        turn["content"][-1] = {**last, "text": last["text"].rstrip()}
 
 
 def _blocks(message: Message, ids: Mapping[str, str]) -> Iterator[Json]:
-    texts = [{"type": "text", "text": text} for text in _worded(message)]
+    content = [write_part(part) for part in message.parts if part.kind != "text" or part.text.strip()]
+    if not message.parts:
+        content = [{"type": "text", "text": text} for text in message.texts]
     if message.role == "tool":
         result: Json = {"type": "tool_result", "tool_use_id": ids[message.tool_call_id]}
-        yield {**result, "content": texts} if texts else result
+        yield {**result, "content": content} if content else result
         return
-    yield from texts
+    yield from message.more.get("thinking_blocks") or ()
+    yield from content
     for call in message.tool_calls:
         yield {"type": "tool_use", "id": ids[call.id], "name": call.name, "input": call.arguments}
 
@@ -145,14 +177,27 @@ def _tools(request: ChatRequest) -> Iterator[Json]:
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
 
 
-def _tool_choice(request: ChatRequest) -> dict[str, Any]:
-    mode = request.tool_choice.mode
-    single = request.fields.get("parallel_tool_calls") is False and mode != "none"
-    if mode is None and not single:
-        return {}
-    choice: Json = {"type": _CHOICES[mode or "auto"]}
-    if mode == "named":
-        choice["name"] = request.tool_choice.name
-    if single:
-        choice["disable_parallel_tool_use"] = True
-    return {"tool_choice": choice}
+def _add_tools(body: Json, request: ChatRequest, traits: Traits, settings: Settings, lost: list[str]) -> list[str]:
+    """Tools and how they may be chosen; returns what the system prompt must say instead of a force that is refused."""
+    if not request.tools:
+        return []
+    mode, name = request.tool_choice.mode, request.tool_choice.name
+    tools, hints = list(_tools(request)), []
+    if mode in ("required", "named") and not traits.forced_tools:
+        if settings.forced_tool_fallback == "reject":
+            refuse("tool_choice", "This model cannot be forced to call a tool.")
+        if mode == "named":
+            tools = [tool for tool in tools if tool["name"] == name]
+        hints = [f"You must call the tool {name}." if mode == "named" else "You must call one of the tools."]
+        mode = "auto"
+        lost.append("tool_choice:hint")
+    body["tools"] = tools
+    single = (request.single or request.legacy) and mode != "none"
+    if mode is not None or single:
+        choice: dict[str, Any] = {"type": _CHOICES[mode or "auto"]}
+        if mode == "named":
+            choice["name"] = name
+        if single:
+            choice["disable_parallel_tool_use"] = True
+        body["tool_choice"] = choice
+    return hints

@@ -27,6 +27,7 @@ class MessagesStream:
         self._counts: Json = {}
         self._stop_reason: str | None = None
         self._refusal: str | None = None
+        self._thoughts: dict[int, Json] = {}  # thinking blocks by block index
         self._tools: dict[int, int] = {}  # block index -> tool index
         self._inputs: dict[int, Json] = {}  # of tool blocks for which no fragment has come
 
@@ -87,6 +88,7 @@ class MessagesStream:
             yield self._build.delta({"content": block["text"]})
         elif kind in ("thinking", "redacted_thinking"):
             self.thinking = True
+            self._thoughts[index] = dict(block)
             if block.get("thinking"):
                 yield self._build.delta(reasoning(block["thinking"]))
         elif kind == "tool_use":
@@ -98,11 +100,18 @@ class MessagesStream:
         kind = delta.get("type")
         if kind == "text_delta" and delta.get("text"):
             yield self._build.delta({"content": delta["text"]})
-        elif kind == "thinking_delta" and delta.get("thinking"):
-            yield self._build.delta(reasoning(delta["thinking"]))
+        elif kind in ("thinking_delta", "signature_delta"):
+            yield from self._think(index, kind.removesuffix("_delta"), delta)
         elif kind == "input_json_delta" and delta.get("partial_json") and index in self._tools:
             self._inputs.pop(index, None)
             yield self._build.delta(tool_arguments(self._tools[index], delta["partial_json"]))
+
+    def _think(self, index: int, field: str, delta: Json) -> Iterator[Json]:
+        text = delta.get(field) or ""
+        block = self._thoughts.setdefault(index, {"type": "thinking", "thinking": ""})
+        block[field] = (block.get(field) or "") + text
+        if field == "thinking" and text:
+            yield self._build.delta(reasoning(text))
 
     def _close_block(self, index: int) -> Iterator[Json]:
         if index in self._inputs:
@@ -114,6 +123,8 @@ class MessagesStream:
         yield from self._role()
         for index in sorted(self._inputs):
             yield from self._close_block(index)
+        if self._tools and self._thoughts:
+            yield self._build.delta({"thinking_blocks": [self._thoughts[index] for index in sorted(self._thoughts)]})
         if self._refusal:
             yield self._build.delta({"refusal": self._refusal})
         yield self._build.finish(finish_reason(self._stop_reason, tools=bool(self._tools)))

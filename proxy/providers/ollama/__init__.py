@@ -6,32 +6,33 @@ Source: ollama/docs/api.md; reference/upstreams.md §7.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from proxy.call import Call, Json
-from proxy.config import ProviderTraits, Section, Upstream
-from proxy.errors import ModelMissing, UpstreamError
+from proxy.config import ProviderTraits, Upstream
+from proxy.errors import ModelMissing, RequestRefused, UpstreamError
+from proxy.openai_format.amendments import changed, value_of
 from proxy.openai_format.chunks import collect
-from proxy.openai_format.encoding import decode_object
-from proxy.openai_format.errors import classify, misconfigured, read_error, retry_after
+from proxy.openai_format.encoding import decode_object, encode
+from proxy.openai_format.errors import classify, misconfigured, read_error, read_object, retry_after
+from proxy.providers.embeddings import embedding_list
+from proxy.providers.exact import splice_request
+from proxy.providers.ollama.embed import build_embed
 from proxy.providers.ollama.request import build_body
+from proxy.providers.ollama.settings import COLUMN, Settings
 from proxy.providers.ollama.stream import ChatStream
-from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest, with_header
-
-
-class Settings(Section):
-    """What only Ollama knows."""
-
-    truncate: bool = False
-    """Let Ollama drop the oldest messages of a conversation longer than its context, in silence."""
-    keep_alive: str | int | None = None
-    """How long the model stays loaded: a duration such as 10m, or seconds; -1: for ever."""
-    options: Mapping[str, Any] = {}
-    """Model options for every call, such as num_ctx; a caller's parameters win."""
+from proxy.providers.seam import (
+    JSON_HEADERS,
+    Provider,
+    StreamParser,
+    Target,
+    UpstreamRequest,
+    copies_of,
+    refuse_operation,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Ollama:
+class Ollama(Provider):
     """/api/chat: newline-delimited JSON."""
 
     traits: ProviderTraits = ProviderTraits(
@@ -39,29 +40,44 @@ class Ollama:
         wires=("normalise",),
         list_models=True,
         settings=Settings,
+        columns={"ollama": COLUMN},
         url_variable="OLLAMA_BASE_URL",
     )
 
     def build_request(self, call: Call, target: Target) -> UpstreamRequest:
         settings: Settings = target.upstream.settings
-        body, dropped = build_body(
-            call,
-            target.model,
-            truncate=settings.truncate,
-            keep_alive=settings.keep_alive,
-            options=settings.options,
-        )
-        return UpstreamRequest(f"{_root(target.upstream)}/api/chat", JSON_HEADERS, body, dropped)
+        refuse_operation(call, "chat", "completions", "embeddings")
+        root = _root(target.upstream)
+        if call.operation == "completions":
+            return UpstreamRequest(f"{root}/v1/completions", JSON_HEADERS, splice_request(call, target.model))
+        if call.operation == "embeddings":
+            embed, dropped = build_embed(call, target.model, settings)
+            return UpstreamRequest(f"{root}/api/embed", JSON_HEADERS, encode(embed), dropped)
+        body, request, lost = build_body(call, target.model, settings)
+        copies = copies_of(request.n, target.upstream)
+        return UpstreamRequest(f"{root}/api/chat", JSON_HEADERS, encode(body), tuple(lost), copies=copies)
 
-    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:  # noqa: ARG002
-        return with_header(request, "authorization", f"Bearer {credential}")
-
-    def parse_completion(self, call: Call, target: Target, body: bytes) -> Json:
-        parser = ChatStream(call, target.upstream.max_frame_bytes)
+    def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:  # noqa: ARG002
+        parser = self._parser(call, target)
         return collect([*parser.read(body), *parser.finish()])
 
-    def open_stream(self, call: Call, target: Target) -> StreamParser:
-        return ChatStream(call, target.upstream.max_frame_bytes)
+    def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:  # noqa: ARG002
+        return self._parser(call, target)
+
+    def _parser(self, call: Call, target: Target) -> ChatStream:
+        single = value_of(call, "parallel_tool_calls") is False
+        return ChatStream(call, target.upstream.max_frame_bytes, single=single)
+
+    def parse_embeddings(self, call: Call, target: Target, body: bytes) -> Json:  # noqa: ARG002
+        answer = read_object(body)
+        return embedding_list(answer["embeddings"], answer.get("prompt_eval_count") or 0)
+
+    def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:  # noqa: ARG002
+        """Ollama names no field: the text of its refusal is searched for one, when the call has it."""
+        asked = value_of(call, "reasoning_effort") is not None
+        if isinstance(error, RequestRefused) and asked and "does not support thinking" in error.message:
+            return changed(call, remove=("reasoning_effort",), names=("reasoning_effort",))
+        return None
 
     def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
         facts = read_error(body)
@@ -69,7 +85,7 @@ class Ollama:
             return ModelMissing(facts.message) if facts.structured else misconfigured(status)
         return classify(status, facts, retry_after(headers))
 
-    def models_request(self, upstream: Upstream) -> UpstreamRequest:
+    def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         return UpstreamRequest(f"{_root(upstream)}/api/tags", {}, b"", method="GET")
 
     def parse_models(self, body: bytes) -> Iterable[Json]:

@@ -3,50 +3,76 @@
 Source: ollama/docs/api.md; reference/upstreams.md §7.2.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from proxy.call import Call, Json
-from proxy.errors import UnsupportedParameter
-from proxy.openai_format.encoding import encode
-from proxy.openai_format.messages import REASONING, Message
-from proxy.openai_format.request import ChatRequest, dropped, read_chat
+from proxy.openai_format.messages import Message
+from proxy.openai_format.parameters import refuse
+from proxy.openai_format.request import ChatRequest, read_chat
+from proxy.openai_format.schemas import inline_refs
+from proxy.openai_format.tools import Tool
+from proxy.providers.ollama.settings import COLUMN, EXTRAS, Settings
 
-_OPTIONS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
-_CARRIED = (*_OPTIONS, "stop", "max_tokens", "max_completion_tokens", "tools", "tool_choice")
+_OPTIONS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", *EXTRAS)
+_LEVELS = {"minimal": "low", "xhigh": "max"}
+_OPENAI_LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}  # of gpt-oss
 
 
-def build_body(
-    call: Call, model: str, *, truncate: bool, keep_alive: Any, options: Mapping[str, Any]
-) -> tuple[bytes, tuple[str, ...]]:
-    """The body to send, and the names of what it does not carry."""
-    request = read_chat(call.body)
-    _check_tool_choice(request)
+def build_body(call: Call, model: str, settings: Settings) -> tuple[Json, ChatRequest, list[str]]:
+    """The body to send, what was read, and the names of what the body does not carry."""
+    request = read_chat(call.body, COLUMN)
+    lost = list(request.dropped)
+    messages = list(_messages(request.messages))
     body: Json = {
         "model": model,
-        "messages": list(_messages(request.messages)),
+        "messages": messages,
         "stream": call.stream,
-        "truncate": truncate,
-        "shift": truncate,
+        "truncate": settings.truncate,
+        "shift": settings.truncate,
     }
-    if request.tools and request.tool_choice.mode != "none":
-        body["tools"] = list(_tools(request))
-    if keep_alive is not None:
-        body["keep_alive"] = keep_alive
-    chosen = {**options, **_options(request)}
+    tools = request.tools if request.tool_choice.mode != "none" else ()
+    if tools and request.tool_choice.mode in ("required", "named"):
+        tools = _force(request, settings, messages, lost)
+    if tools:
+        body["tools"] = [_tool(tool.name, tool.description, tool.parameters) for tool in tools]
+    if request.format != "text":
+        body["format"] = inline_refs(request.schema) if request.schema is not None else "json"
+    if settings.keep_alive is not None:
+        body["keep_alive"] = settings.keep_alive
+    body |= {name: request.fields[name] for name in ("logprobs", "top_logprobs") if name in request.fields}
+    _think(body, request, model, settings, lost)
+    chosen = {**settings.options, **_options(request)}
     if chosen:
         body["options"] = chosen
-    left = dropped(request, _CARRIED)
-    return encode(body), tuple(name for name in left if name.rpartition(".")[2] not in REASONING or "." not in name)
+    return body, request, lost
 
 
-def _check_tool_choice(request: ChatRequest) -> None:
-    if request.tool_choice.mode in ("required", "named"):
-        raise UnsupportedParameter(
-            "Ollama cannot be made to call a tool; use 'auto' or 'none'.",
-            param="tool_choice",
-            code="unsupported_value",
-        )
+def _think(body: Json, request: ChatRequest, model: str, settings: Settings, lost: list[str]) -> None:
+    effort = request.fields.get("reasoning_effort")
+    if effort is None:
+        return
+    kind = next((kind for glob, kind in settings.families.items() if fnmatchcase(model, glob)), settings.think)
+    if kind == "never":
+        lost.append("reasoning_effort")
+    elif model.rpartition("/")[2].startswith("gpt-oss") and effort != "none":
+        body["think"] = _OPENAI_LEVELS.get(effort, effort)
+    elif effort == "none" or kind == "boolean":
+        body["think"] = effort != "none"
+    else:
+        body["think"] = _LEVELS.get(effort, effort)
+
+
+def _force(request: ChatRequest, settings: Settings, messages: list[Json], lost: list[str]) -> tuple[Tool, ...]:
+    """Ollama cannot be made to call a tool: it is asked to, where the settings say so."""
+    if settings.forced_tool_fallback == "reject":
+        refuse("tool_choice", "Ollama cannot be made to call a tool; use 'auto' or 'none'.")
+    lost.append("tool_choice:hint")
+    name = request.tool_choice.name
+    hint = f"You must call the tool {name}." if name else "You must call one of the tools."
+    place = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    messages.insert(place, {"role": "system", "content": hint})
+    return tuple(tool for tool in request.tools if not name or tool.name == name)
 
 
 def _options(request: ChatRequest) -> Json:
@@ -62,6 +88,9 @@ def _messages(messages: tuple[Message, ...]) -> Iterator[Json]:
     names: dict[str, str] = {}  # of the tools that were called, by the call's id
     for message in messages:
         made: Json = {"role": message.role, "content": "\n".join(message.texts)}
+        images = [part.data.base64 for part in message.parts if part.data is not None]
+        if images:
+            made["images"] = images
         if message.reasoning:
             made["thinking"] = message.reasoning
         if message.role == "tool":
@@ -75,8 +104,7 @@ def _messages(messages: tuple[Message, ...]) -> Iterator[Json]:
         yield made
 
 
-def _tools(request: ChatRequest) -> Iterator[Json]:
-    for tool in request.tools:
-        parameters = tool.parameters or {"type": "object", "properties": {}}
-        described = {"name": tool.name, "description": tool.description, "parameters": parameters}
-        yield {"type": "function", "function": {key: value for key, value in described.items() if value is not None}}
+def _tool(name: str, description: str | None, parameters: Json | None) -> Json:
+    schema = inline_refs(parameters) if parameters else {"type": "object", "properties": {}}
+    described = {"name": name, "description": description, "parameters": schema}
+    return {"type": "function", "function": {key: value for key, value in described.items() if value is not None}}

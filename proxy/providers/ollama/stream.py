@@ -22,8 +22,9 @@ class ChatStream:
 
     thinking = False
 
-    def __init__(self, call: Call, max_frame_bytes: int) -> None:
+    def __init__(self, call: Call, max_frame_bytes: int, *, single: bool = False) -> None:
         self._call = call
+        self._single = single  # one tool call at most
         self._lines = JsonLines(max_frame_bytes)
         self._builder: ChunkBuilder | None = None
         self._tools = 0
@@ -52,7 +53,7 @@ class ChatStream:
         if self._builder is None:
             self._builder = ChunkBuilder(f"chatcmpl-{self._call.id}", self._created(answer), self._call.model)
             yield self._builder.delta(ROLE)
-        yield from self._message(self._builder, answer.get("message") or {})
+        yield from self._message(self._builder, answer)
         if answer.get("done"):
             yield from self._end(self._builder, answer)
 
@@ -63,12 +64,16 @@ class ChatStream:
         except ValueError:
             return int(self._call.received_at)
 
-    def _message(self, build: ChunkBuilder, message: Json) -> Iterator[Json]:
+    def _message(self, build: ChunkBuilder, answer: Json) -> Iterator[Json]:
+        message = answer.get("message") or {}
+        probabilities = _logprobs(answer)
         if message.get("thinking"):
             yield build.delta(reasoning(message["thinking"]))
         if message.get("content"):
-            yield build.delta({"content": message["content"]})
+            yield build.delta({"content": message["content"]}, **probabilities)
         for call in message.get("tool_calls") or ():
+            if self._single and self._tools:
+                break
             number, function = self._tools, call.get("function") or {}
             self._tools += 1
             call_id = call.get("id") or f"call_{self._call.id}_{number}"
@@ -85,3 +90,20 @@ class ChatStream:
         yield build.finish(reason)
         if "prompt_eval_count" in answer or "eval_count" in answer:
             yield build.usage(usage(answer.get("prompt_eval_count") or 0, answer.get("eval_count") or 0))
+
+
+def _logprobs(answer: Json) -> Json:
+    """Log probabilities as OpenAI has them; nothing when there are none."""
+    entries = answer.get("logprobs")
+    if not isinstance(entries, list) or not entries:
+        return {}
+    content = [
+        {**_entry(entry), "top_logprobs": [_entry(each) for each in entry.get("top_logprobs") or ()]}
+        for entry in entries
+    ]
+    return {"logprobs": {"content": content, "refusal": None}}
+
+
+def _entry(entry: Json) -> Json:
+    token = entry.get("token") or ""
+    return {"token": token, "logprob": entry.get("logprob"), "bytes": entry.get("bytes") or list(token.encode())}

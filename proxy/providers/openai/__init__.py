@@ -3,59 +3,72 @@
 Source: OpenAI API reference; reference/upstreams.md §4.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from proxy.call import Call, Json
-from proxy.config import ProviderTraits, Upstream
-from proxy.errors import UpstreamError
-from proxy.openai_format.encoding import decode_object
-from proxy.openai_format.errors import classify, read_error, retry_after
+from proxy.config import ProviderTraits, Section, Upstream
+from proxy.errors import RequestRefused, UpstreamError
+from proxy.openai_format.amendments import changed, value_of
 from proxy.providers.exact import splice_request
+from proxy.providers.openai.imitator import PATHS
 from proxy.providers.openai.reply import complete
-from proxy.providers.openai.request import normalise_request
+from proxy.providers.openai.request import COLUMN, normalise_request
 from proxy.providers.openai.stream import NormalisedStream
-from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest, with_header
+from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest
+
+
+class Settings(Section):
+    """What only OpenAI knows."""
+
+    tools_reasoning: Literal["pass", "retry_without_effort"] = "pass"
+    """When tools are refused together with reasoning: tell the caller, or ask again with `reasoning_effort: none`."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAI:
+class OpenAI(Provider):
     """The dialect that our callers speak."""
 
     traits: ProviderTraits = ProviderTraits(
         base_url="https://api.openai.com/v1",
         wires=("exact", "normalise"),
+        settings=Settings,
+        columns={"openai": COLUMN},
         key_variables=("OPENAI_API_KEY",),
         patterns=("gpt-*", "chatgpt-*", "ft:*", "text-embedding-*", "o[0-9]*"),
     )
 
     def build_request(self, call: Call, target: Target) -> UpstreamRequest:
-        url = f"{target.upstream.base_url}/chat/completions"
-        if target.upstream.wire == "exact":
+        url = f"{target.upstream.base_url}{PATHS[call.operation]}"
+        if target.upstream.wire == "exact" or call.operation != "chat":
             return UpstreamRequest(url, JSON_HEADERS, splice_request(call, target.model))
         body, dropped = normalise_request(call, target.model)
         return UpstreamRequest(url, JSON_HEADERS, body, dropped)
 
-    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:  # noqa: ARG002
-        return with_header(request, "authorization", f"Bearer {credential}")
-
-    def parse_completion(self, call: Call, target: Target, body: bytes) -> Json:  # noqa: ARG002
+    def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:  # noqa: ARG002
         return complete(call, body)
 
-    def open_stream(self, call: Call, target: Target) -> StreamParser:
+    def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:  # noqa: ARG002
         return NormalisedStream(call, target.upstream.max_frame_bytes)
 
-    def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
-        return classify(status, read_error(body), retry_after(headers))
+    def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:
+        """Reasoning models take only the new name of the limit, and some no effort beside tools.
 
-    def models_request(self, upstream: Upstream) -> UpstreamRequest:
+        Source: reference/upstreams.md §4.2, §4.3.
+        """
+        if not isinstance(error, RequestRefused) or call.operation != "chat":
+            return None
+        settings: Settings = target.upstream.settings
+        limit = value_of(call, "max_tokens")
+        if error.param == "max_tokens" and error.code == "unsupported_parameter" and limit is not None:
+            return changed(call, remove=("max_tokens",), add={"max_completion_tokens": limit})
+        if error.param == "reasoning_effort" and settings.tools_reasoning != "pass" and value_of(call, "tools"):
+            return changed(call, add={"reasoning_effort": "none"}, names=("reasoning_effort:none",))
+        return None
+
+    def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         return UpstreamRequest(f"{upstream.base_url}/models", {}, b"", method="GET")
-
-    def parse_models(self, body: bytes) -> Iterable[Json]:
-        for model in decode_object(body).get("data") or ():
-            if isinstance(model, dict) and isinstance(model.get("id"), str):
-                created = model.get("created")
-                yield {**model, "object": "model", "created": created if isinstance(created, int) else 0}
 
 
 provider: Provider = OpenAI()

@@ -1,5 +1,6 @@
 """A whole answer on the normalised wire: the standard shape, completed."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from proxy.call import Call, Json
@@ -9,7 +10,25 @@ from proxy.openai_format.encoding import encode
 from proxy.openai_format.errors import read_object
 
 
-def complete(call: Call, body: bytes) -> Json:
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What is mended beyond OpenAI's standard shape.
+
+    Args:
+        fresh_tool_ids: the upstream's are not unique: ours take their place.
+        tool_finish: an end with tool calls is `tool_calls`, also when the upstream says `stop`.
+        logprobs: entries get the members that imitators leave out.
+    """
+
+    fresh_tool_ids: bool = False
+    tool_finish: bool = False
+    logprobs: bool = False
+
+
+AS_OPENAI = Repairs()
+
+
+def complete(call: Call, body: bytes, repairs: Repairs = AS_OPENAI) -> Json:
     """An OpenAI completion with every field that clients may rely on.
 
     Raises:
@@ -21,46 +40,59 @@ def complete(call: Call, body: bytes) -> Json:
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
     usage = {"usage": complete_usage(whole["usage"])} if whole.get("usage") else {}
     return {
-        **{name: value for name, value in whole.items() if name != "usage"},
+        **{name: value for name, value in whole.items() if name != "usage" and value is not None},
         **usage,
         "id": whole.get("id") or f"chatcmpl-{call.id}",
         "object": "chat.completion",
         "created": whole.get("created") or int(call.received_at),
         "model": call.model,
-        "choices": [_choice(call, index, choice) for index, choice in enumerate(choices)],
+        "choices": [_choice(call, index, choice, repairs) for index, choice in enumerate(choices)],
     }
 
 
-def _choice(call: Call, index: int, choice: Json) -> Json:
+def _choice(call: Call, index: int, choice: Json, repairs: Repairs) -> Json:
     message = choice.get("message") or {}
     full: Json = {"role": "assistant", "content": None, "refusal": None}
-    full |= {name: value for name, value in message.items() if name != "role"}
+    full |= {name: value for name, value in message.items() if name != "role" and value is not None}
     if full.get("tool_calls"):
         full["tool_calls"] = [
-            _tool_call(made, f"call_{call.id}_{number}") for number, made in enumerate(full["tool_calls"])
+            _tool_call(made, f"call_{call.id}_{number}", fresh=repairs.fresh_tool_ids)
+            for number, made in enumerate(full["tool_calls"])
         ]
     else:
         full.pop("tool_calls", None)
-        if full["content"] is None and not full["refusal"]:
+        if full["content"] is None and not any(full.get(name) for name in ("refusal", "function_call", "audio")):
             full["content"] = ""
     thoughts = full.get("reasoning") or full.get("reasoning_content")
     if thoughts:
         full |= reasoning(thoughts)
+    logprobs = choice.get("logprobs")
     return {
-        "index": index,
-        "logprobs": None,
-        **choice,
+        **{name: value for name, value in choice.items() if value is not None},
+        "index": choice.get("index") or index,
+        "logprobs": complete_logprobs(logprobs) if repairs.logprobs else logprobs,
         "message": full,
-        "finish_reason": finish_reason(choice.get("finish_reason") or "stop"),
+        "finish_reason": finish_reason(
+            choice.get("finish_reason") or "stop", tools=repairs.tool_finish and "tool_calls" in full
+        ),
     }
 
 
-def finish_reason(reason: str) -> str:
+def finish_reason(reason: str, *, tools: bool = False) -> str:
     """One of OpenAI's own; anything else is an end like another.
+
+    Args:
+        tools: tool calls were made, and an end after them is `tool_calls`.
+
+    Raises:
+        Broken: the upstream says that it broke off.
 
     Source: reference/upstreams.md §14.1.
     """
-    return reason if reason in _REASONS else "stop"
+    if reason in ("abort", "error"):
+        raise Broken("the upstream broke off its answer")
+    known = reason if reason in _REASONS else "stop"
+    return "tool_calls" if tools and known == "stop" else known
 
 
 _REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -73,12 +105,33 @@ def complete_usage(usage: Json) -> Json:
     return {"total_tokens": total, **known}
 
 
-def _tool_call(made: Json, spare_id: str) -> Json:
+def complete_logprobs(logprobs: Any) -> Json | None:
+    """Log probabilities with every member that OpenAI's types require."""
+    if not isinstance(logprobs, dict):
+        return None
+    content = logprobs.get("content")
+    entries = [_entry(entry) for entry in content] if isinstance(content, list) else None
+    return {**logprobs, "content": entries, "refusal": logprobs.get("refusal")}
+
+
+def _entry(entry: Json) -> Json:
+    token = str(entry.get("token", ""))
+    top = [{**each, "bytes": each.get("bytes") or list(str(each.get("token", "")).encode())} for each in _top(entry)]
+    return {**entry, "token": token, "bytes": entry.get("bytes") or list(token.encode()), "top_logprobs": top}
+
+
+def _top(entry: Json) -> list[Json]:
+    top = entry.get("top_logprobs")
+    return top if isinstance(top, list) else []
+
+
+def _tool_call(made: Json, spare_id: str, *, fresh: bool) -> Json:
     function = made.get("function")
     if not isinstance(function, dict):
         return made
-    whole = {**function, "arguments": arguments(function.get("arguments"))}
-    return {**made, "id": made.get("id") or spare_id, "type": "function", "function": whole}
+    known = {name: value for name, value in function.items() if value is not None}
+    whole = {**known, "arguments": arguments(function.get("arguments"))}
+    return {**made, "id": spare_id if fresh else made.get("id") or spare_id, "type": "function", "function": whole}
 
 
 def arguments(value: Any) -> str:

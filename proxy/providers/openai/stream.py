@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from proxy.call import Call, Json
 from proxy.errors import Broken, CutShort
-from proxy.framing import SseFrames, sse_data
+from proxy.framing import SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
 from proxy.openai_format.errors import read_object
-from proxy.providers.openai.reply import arguments, complete_usage, finish_reason
+from proxy.providers.openai.reply import AS_OPENAI, Repairs, arguments, complete_logprobs, complete_usage, finish_reason
 
 _KEPT = ("system_fingerprint", "service_tier")
 
@@ -23,6 +23,7 @@ class _Tool:
     id: str
     name: str = ""
     arguments: str = ""
+    said: str = ""  # all of the arguments so far
     started: bool = False
 
 
@@ -41,8 +42,9 @@ class NormalisedStream:
 
     thinking = False
 
-    def __init__(self, call: Call, max_frame_bytes: int) -> None:
+    def __init__(self, call: Call, max_frame_bytes: int, repairs: Repairs = AS_OPENAI) -> None:
         self._call = call
+        self._repairs = repairs
         self._frames = SseFrames(max_frame_bytes)
         self._builder: ChunkBuilder | None = None
         self._choices: dict[int, _Choice] = {}
@@ -99,8 +101,7 @@ class NormalisedStream:
         if thoughts:
             plain |= reasoning(thoughts)
         if plain:
-            extra = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
-            yield build.delta(plain, index=index, **extra)
+            yield build.delta(plain, index=index, **self._logprobs(choice))
         for fragment in delta.get("tool_calls") or ():
             for piece in self._read_tool(state, fragment):
                 yield build.delta(piece, index=index)
@@ -108,7 +109,14 @@ class NormalisedStream:
             if not all(tool.started for tool in state.tools):
                 raise Broken("the upstream sent a tool call without a name", code="upstream_bad_response")
             state.finished = True
-            yield build.finish(finish_reason(reason), index=index)
+            called = self._repairs.tool_finish and bool(state.tools)
+            yield build.finish(finish_reason(reason, tools=called), index=index)
+
+    def _logprobs(self, choice: Json) -> Json:
+        logprobs = choice.get("logprobs")
+        if not logprobs:
+            return {}
+        return {"logprobs": complete_logprobs(logprobs) if self._repairs.logprobs else logprobs}
 
     def _build(self, chunk: Json) -> ChunkBuilder:
         if self._builder is None:
@@ -125,7 +133,9 @@ class NormalisedStream:
         number = self._number(state, fragment)
         tool = state.tools[number]
         tool.name += function.get("name") or "" if not tool.started else ""
-        tool.arguments += arguments(function.get("arguments"))
+        fragment_text = arguments(function.get("arguments"))
+        tool.arguments += fragment_text
+        tool.said += fragment_text
         if not tool.started and tool.name:
             tool.started = True
             yield tool_start(number, tool.id, tool.name)
@@ -135,13 +145,15 @@ class NormalisedStream:
 
     def _number(self, state: _Choice, fragment: Json) -> int:
         call_id, index = fragment.get("id"), fragment.get("index")
-        number = state.by_id.get(call_id) if call_id else state.by_index.get(index)
+        number = state.by_id.get(call_id) if call_id else None if index is None else state.by_index.get(index)
         if number is None and not call_id and index is None and state.tools:
-            number = len(state.tools) - 1
+            begins = (fragment.get("function") or {}).get("name") and is_json(state.tools[-1].said.encode())
+            number = None if begins else len(state.tools) - 1
         if number is None:
             number = len(state.tools)
-            state.tools.append(_Tool(call_id or f"call_{self._call.id}_{number}"))
-            state.by_id[state.tools[number].id] = number
+            spare_id = f"call_{self._call.id}_{number}"
+            state.tools.append(_Tool(spare_id if self._repairs.fresh_tool_ids else call_id or spare_id))
+            state.by_id[call_id or spare_id] = number
         if isinstance(index, int):
             state.by_index[index] = number
         return number

@@ -1,0 +1,31 @@
+"""Calls changed after an upstream refused them, for what a model family does not take.
+
+Source: DESIGN.md §3 (`amend`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from proxy.call import Call
+from proxy.openai_format.encoding import decode, decode_object, encode
+from proxy.openai_format.members import find_members
+
+
+def value_of(call: Call, name: str) -> Any:
+    """A top-level member of the call's body; None when it is absent or null."""
+    place = call.members.get(name)
+    return None if place is None else decode(call.body[place.start : place.end])
+
+
+def changed(
+    call: Call, *, remove: Iterable[str] = (), add: Mapping[str, Any] | None = None, names: Iterable[str] = ()
+) -> Call:
+    """The call with other members.
+
+    Args:
+        names: what the caller loses by it, for `x-octet-dropped`.
+    """
+    fields = {name: value for name, value in decode_object(call.body).items() if name not in set(remove)}
+    body = encode({**fields, **(add or {})})
+    return replace(call, body=body, members=find_members(body), amended=(*call.amended, *names))

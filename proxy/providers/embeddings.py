@@ -1,0 +1,81 @@
+"""Answers to /v1/embeddings: passed on, or packed as the caller asked.
+
+Source: OpenAI API reference, "Create embeddings"; reference/upstreams.md §2.9.
+"""
+
+from array import array
+from base64 import b64encode
+from sys import byteorder
+from typing import Any
+
+from proxy.call import Call, Facts, Json
+from proxy.errors import Broken
+from proxy.openai_format.checks import wrong_type
+from proxy.openai_format.encoding import decode, encode
+from proxy.openai_format.parameters import refuse
+from proxy.providers.seam import Provider, Target
+
+
+def read_embeddings(provider: Provider, call: Call, target: Target, body: bytes) -> tuple[bytes, Facts]:
+    """The answer as the caller gets it: floats are packed when base64 was asked for and the upstream knows only floats.
+
+    Raises:
+        UpstreamError: the body is an error, or holds no embeddings.
+    """
+    try:
+        whole = provider.parse_embeddings(call, target, body)
+        data = whole.get("data")
+        if not isinstance(data, list) or not data:
+            raise Broken("the upstream's answer holds no embeddings", code="upstream_bad_response")
+        if _asked_format(call) == "base64":
+            data = [_packed(item) for item in data]
+    except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
+        raise Broken("the upstream's answer has an unknown shape", code="upstream_bad_response") from error
+    usage = whole.get("usage") or {"prompt_tokens": 0, "total_tokens": 0}
+    made = {**whole, "object": "list", "data": data, "model": call.model, "usage": usage}
+    return encode(made), Facts(content=True, finished=True, usage=whole.get("usage") or None)
+
+
+def read_input(fields: Json) -> str | list[str]:
+    """The texts of a request, for upstreams that take no tokens.
+
+    Raises:
+        InvalidRequest: neither a text nor texts.
+        UnsupportedParameter: tokens.
+    """
+    given = fields.get("input")
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list) or not given:
+        wrong_type("input", "a string or an array of strings", given)
+    if not all(isinstance(item, str) for item in given):
+        refuse("input", "This upstream takes texts as 'input', no tokens.", value=True)
+    return given
+
+
+def embedding_list(vectors: list[Any], prompt_tokens: int) -> Json:
+    """Vectors of floats in OpenAI's shape; raises ValueError when one is none."""
+    for vector in vectors:
+        if not isinstance(vector, list) or not vector or isinstance(vector[0], list):
+            raise ValueError("not a vector")
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)],
+        "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
+    }
+
+
+def _asked_format(call: Call) -> Any:
+    place = call.members.get("encoding_format")
+    return decode(call.body[place.start : place.end]) if place else None
+
+
+def _packed(item: Json) -> Json:
+    """An item whose vector is base64 of little-endian float32."""
+    vector = item["embedding"]
+    if isinstance(vector, str):
+        return item
+    floats = array("f", vector)
+    if byteorder == "big":
+        floats.byteswap()
+    return {**item, "embedding": b64encode(floats.tobytes()).decode()}

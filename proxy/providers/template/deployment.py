@@ -1,0 +1,86 @@
+"""A framework that serves either an engine's OpenAI layer or deployments with a shape of their own."""
+
+from collections.abc import Mapping
+
+from proxy.call import Call, Json
+from proxy.config import Upstream
+from proxy.errors import UpstreamError
+from proxy.openai_format.amendments import value_of
+from proxy.openai_format.encoding import encode
+from proxy.openai_format.request import ChatRequest
+from proxy.openai_format.stops import CutStream, cut_completion
+from proxy.providers import vllm
+from proxy.providers.openai.imitation import Imitation
+from proxy.providers.openai.imitator import Imitator
+from proxy.providers.seam import JSON_HEADERS, StreamParser, Target, UpstreamRequest, copies_of, refuse_operation
+from proxy.providers.template.reply import TemplateStream, is_stream, read_answer
+from proxy.providers.template.request import build_body
+from proxy.providers.template.settings import Shape
+
+
+class DeploymentSettings(Shape, vllm.Settings):
+    """What both frameworks' settings have."""
+
+    mode: str
+
+
+class Deployment(Imitator):
+    """`settings.mode: custom` is a shape of its own; any other mode is vLLM's OpenAI layer."""
+
+    def imitation(self, target: Target) -> Imitation:
+        settings = _settings(target)
+        return vllm.imitation(settings.allow, settings.max_tokens_field)
+
+    def emulates_n(self, target: Target, request: ChatRequest) -> bool:  # noqa: ARG002
+        return vllm.emulates_n(request)
+
+    def build_request(self, call: Call, target: Target) -> UpstreamRequest:
+        shape = _custom(target)
+        if shape is None:
+            return super().build_request(call, target)
+        refuse_operation(call, "chat")
+        body, request = build_body(call, target.model, shape)
+        url = str(target.upstream.base_url).rstrip("/") + shape.path
+        copies = copies_of(request.n, target.upstream)
+        return UpstreamRequest(url, JSON_HEADERS, encode(body), request.dropped, copies=copies)
+
+    def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
+        shape = _custom(target)
+        if shape is None:
+            return super().parse_completion(call, target, headers, body)
+        return cut_completion(read_answer(call, shape, headers, body), _stops(call))
+
+    def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
+        shape = _custom(target)
+        if shape is None:
+            return super().open_stream(call, target, headers)
+        stream = TemplateStream(call, shape, headers, target.upstream.max_frame_bytes)
+        stops = _stops(call)
+        return CutStream(stream, stops, leave=True) if stops else stream
+
+    def is_stream(self, target: Target, content_type: str) -> bool:
+        shape = _custom(target)
+        return super().is_stream(target, content_type) if shape is None else is_stream(shape, content_type)
+
+    def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
+        return vllm.parse_error(status, headers, body)
+
+    def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
+        return None if upstream.settings.mode == "custom" else super().models_request(upstream)
+
+
+def _settings(target: Target) -> DeploymentSettings:
+    settings: DeploymentSettings = target.upstream.settings
+    return settings
+
+
+def _custom(target: Target) -> Shape | None:
+    """The deployment's shape, when it has one of its own."""
+    settings = _settings(target)
+    return settings if settings.mode == "custom" else None
+
+
+def _stops(call: Call) -> tuple[str, ...]:
+    """The stop strings: all are cut on our side."""
+    stop = value_of(call, "stop") or ()
+    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each)

@@ -1,0 +1,254 @@
+"""The deployment's answer as a completion, whole or as a stream."""
+
+import codecs
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from proxy.call import Call, Json
+from proxy.errors import Broken, CutShort
+from proxy.framing import JsonLines, JsonValues, SseFrames, is_json, sse_data
+from proxy.openai_format import chunks
+from proxy.openai_format.encoding import decode
+from proxy.openai_format.errors import in_stream_error
+from proxy.providers.openai.reply import finish_reason
+from proxy.providers.template.settings import AnswerShape, Framing, Shape
+
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+
+
+def find(value: Any, path: str) -> Any:
+    """What stands at a dotted path, or None."""
+    for step in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def find_text(value: Any, paths: tuple[str, ...]) -> str | None:
+    """The first text that a path hits; a text is its own."""
+    if isinstance(value, str):
+        return value
+    return next((text for path in paths if isinstance(text := find(value, path), str)), None)
+
+
+def _check_error(value: Any, shape: AnswerShape, payload: bytes) -> None:
+    """Raises UpstreamError when a 200 answer holds an error."""
+    if not isinstance(value, dict | list):
+        return
+    error = find(value, shape.error)
+    if not error:
+        return
+    if shape.error == "error":
+        raise in_stream_error(payload)
+    raise Broken(error if isinstance(error, str) else "the upstream says that it failed")
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The answer's type without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _charset(headers: Mapping[str, str]) -> str:
+    """The charset that the answer declares, when it is one."""
+    declared = headers.get("content-type", "").lower().partition("charset=")[2].strip("\"' ;")
+    try:
+        return codecs.lookup(declared).name if declared else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
+def _decode(payload: bytes, headers: Mapping[str, str]) -> str:
+    return payload.decode(_charset(headers), "replace")
+
+
+def read_answer(call: Call, shape: Shape, headers: Mapping[str, str], body: bytes) -> Json:
+    """A whole answer as a completion.
+
+    Raises:
+        UpstreamError: it is an error, or no text is found in it.
+    """
+    answer = shape.answer
+    kind = media_type(headers)
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise Broken("the upstream answered with an HTML page: check its base_url", code="upstream_bad_response")
+    value: Any = _decode(body, headers) if kind.startswith("text/") else _read_json(body, headers)
+    _check_error(value, answer, body)
+    text = find_text(value, answer.text)
+    if text is None or (not body and not kind.startswith("text/")):
+        raise Broken(
+            f"the upstream's answer has no text at {', '.join(answer.text)} (settings.answer.text)",
+            code="upstream_bad_response",
+        )
+    counts = _usage(value, answer)
+    reason = _reason(value, answer)
+    return chunks.completion(
+        f"chatcmpl-{call.id}", int(call.received_at), call.model, {"content": text}, reason or "stop", counts
+    )
+
+
+def _read_json(body: bytes, headers: Mapping[str, str]) -> Any:
+    try:
+        return decode(body)
+    except ValueError as error:
+        if body and not media_type(headers):
+            return _decode(body, headers)
+        raise Broken("the upstream's answer is not JSON", code="upstream_bad_response") from error
+
+
+def _usage(value: Any, shape: AnswerShape) -> Json | None:
+    counts = [find(value, path) if path else None for path in (shape.prompt_tokens, shape.completion_tokens)]
+    prompt, completion = counts
+    return chunks.usage(prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
+
+
+def _reason(value: Any, shape: AnswerShape) -> str | None:
+    reason = find(value, shape.finish_reason) if shape.finish_reason else None
+    return finish_reason(reason) if isinstance(reason, str) and reason else None
+
+
+class _Items(Protocol):
+    """Cuts a body into items."""
+
+    def feed(self, data: bytes) -> list[bytes]: ...
+
+    def flush(self) -> bytes: ...
+
+
+class TemplateStream:
+    """One stream; see `StreamParser`."""
+
+    thinking = False
+
+    def __init__(self, call: Call, shape: Shape, headers: Mapping[str, str], max_frame_bytes: int) -> None:
+        self._shape = shape
+        self._headers = headers
+        self._build = chunks.ChunkBuilder(f"chatcmpl-{call.id}", int(call.received_at), call.model)
+        self._framing = framing_of(shape, headers)
+        self._items = _ITEMS[self._framing](max_frame_bytes) if self._framing in _ITEMS else None
+        self._decoder = codecs.getincrementaldecoder(_charset(headers))("replace")
+        self._begun = False
+        self._so_far = ""  # of a cumulative stream
+        self._tail = ""  # what may be the beginning of the text that ends a stream of plain text
+        self._usage: Json | None = None
+        self._reason = "stop"
+        self.ended = False
+
+    def feed(self, data: bytes) -> Iterator[Json]:
+        if self._items is None:
+            yield from self._text(self._decoder.decode(data))
+            return
+        for item in self._items.feed(data):
+            yield from self._item(item)
+
+    def finish(self) -> Iterator[Json]:
+        if self._items is None:
+            yield from self._text(self._decoder.decode(b"", final=True))
+        else:
+            tail = self._items.flush()
+            if self._framing != "sse" and tail.strip() and not self.ended and not is_json(tail):
+                raise CutShort("the upstream ended its answer early")
+            yield from self._item(tail)
+        stream = self._shape.stream
+        if not self.ended:
+            if stream.end or stream.end_field:
+                raise CutShort("the upstream ended its answer early")
+            yield from self._end()
+
+    def _item(self, item: bytes) -> Iterator[Json]:
+        if self._framing == "sse":
+            for payload in sse_data(item):
+                yield from self._payload(payload)
+        elif item.strip():
+            yield from self._payload(item.strip())
+
+    def _payload(self, payload: bytes) -> Iterator[Json]:
+        stream = self._shape.stream
+        if self.ended:
+            return
+        if (self._framing == "sse" and payload.strip() == b"[DONE]") or (
+            stream.end is not None and payload.strip() == stream.end.encode()
+        ):
+            yield from self._end()
+            return
+        value = self._value(payload)
+        _check_error(value, self._shape.answer, payload)
+        self._usage = _usage(value, self._shape.answer) or self._usage
+        self._reason = _reason(value, self._shape.answer) or self._reason
+        text = find_text(value, stream.text)
+        if text is not None:
+            yield from self._say(self._new(text) if stream.cumulative else text)
+        if stream.end_field and find(value, stream.end_field):
+            yield from self._end()
+
+    def _value(self, payload: bytes) -> Any:
+        """JSON, or the text that it is: authors of event streams write either."""
+        try:
+            value = decode(payload)
+        except ValueError:
+            if self._framing != "sse":
+                raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from None
+            return _decode(payload, self._headers)
+        return value if isinstance(value, dict | list | str) else _decode(payload, self._headers)
+
+    def _text(self, text: str) -> Iterator[Json]:
+        """Plain text, up to the text that ends it."""
+        end = self._shape.stream.end
+        if self.ended:
+            return
+        if not end:
+            yield from self._say(self._new(text) if self._shape.stream.cumulative else text)
+            return
+        whole = self._tail + text
+        place = whole.find(end)
+        if place >= 0:
+            yield from self._say(whole[:place])
+            yield from self._end()
+            return
+        kept = max((length for length in range(1, len(end)) if whole.endswith(end[:length])), default=0)
+        self._tail = whole[len(whole) - kept :]
+        yield from self._say(whole[: len(whole) - kept])
+
+    def _new(self, text: str) -> str:
+        """What a cumulative text has more than the one before."""
+        if not text.startswith(self._so_far):
+            raise Broken("the upstream's text so far has changed", code="upstream_bad_response")
+        new, self._so_far = text[len(self._so_far) :], text
+        return new
+
+    def _say(self, text: str) -> Iterator[Json]:
+        if not self._begun:
+            self._begun = True
+            yield self._build.delta(chunks.ROLE)
+        if text:
+            yield self._build.delta({"content": text})
+
+    def _end(self) -> Iterator[Json]:
+        self.ended = True
+        yield from self._say("")
+        yield self._build.finish(self._reason)
+        if self._usage:
+            yield self._build.usage(self._usage)
+
+
+_ITEMS: Mapping[str, Callable[[int], _Items]] = {"sse": SseFrames, "ndjson": JsonLines, "json": JsonValues}
+
+
+def framing_of(shape: Shape, headers: Mapping[str, str]) -> Framing:
+    """How this stream is framed."""
+    if shape.stream.framing != "auto":
+        return shape.stream.framing
+    kind = media_type(headers)
+    if kind == "text/event-stream":
+        return "sse"
+    return "ndjson" if kind in _NDJSON else "text"
+
+
+def is_stream(shape: Shape, content_type: str) -> bool:
+    """Whether an answer of this type comes in pieces."""
+    if shape.stream.framing == "auto":
+        return content_type != "application/json"
+    return shape.stream.framing != "none"

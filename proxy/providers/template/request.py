@@ -1,0 +1,70 @@
+"""The caller's request in the deployment's own JSON."""
+
+from functools import cache
+from typing import Any
+
+from proxy.call import Call, Json
+from proxy.openai_format.parameters import Column
+from proxy.openai_format.request import ChatRequest, read_chat
+from proxy.providers.openai.imitation import write_message, write_tool, write_tool_choice
+from proxy.providers.template.prompt import Prompt, last_user, system
+from proxy.providers.template.settings import PLACE, Shape, column_of, names_in
+
+_ABSENT = object()
+_column = cache(column_of)
+
+
+def column(shape: Shape) -> Column:
+    """What this deployment does with the parameters."""
+    return _column(frozenset(names_in(shape.request)))
+
+
+def build_body(call: Call, model: str, shape: Shape) -> tuple[Any, ChatRequest]:
+    """The body to send, and what was read."""
+    request = read_chat(call.body, column(shape))
+    values = _values(call, request, model, shape, set(names_in(shape.request)))
+    body = _fill(shape.request, values)
+    return {} if body is _ABSENT else body, request
+
+
+def _values(call: Call, request: ChatRequest, model: str, shape: Shape, named: set[str]) -> Json:
+    """What each name stands for; those that stand for nothing are missing."""
+    values: Json = {**request.fields, "model": model, "stream": call.stream}
+    for name in ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice"):
+        values.pop(name, None)
+    if request.max_tokens is not None:
+        values["max_tokens"] = values["max_completion_tokens"] = request.max_tokens
+    if request.stop:
+        values["stop"] = request.fields["stop"]
+    if request.tools:
+        values["tools"] = [write_tool(tool) for tool in request.tools]
+        choice = write_tool_choice(request.tool_choice)
+        if choice is not None:
+            values["tool_choice"] = choice
+    values["messages"] = [write_message(message) for message in request.messages]
+    if "prompt" in named:
+        values["prompt"] = Prompt(shape.prompt).render(request)
+    if "last_user" in named:
+        values["last_user"] = last_user(request)
+    if "system" in named and (text := system(request)):
+        values["system"] = text
+    return values
+
+
+def _fill(template: Any, values: Json) -> Any:
+    """The template with its names replaced; what has nothing to stand for is left out."""
+    if isinstance(template, dict):
+        filled = {name: _fill(value, values) for name, value in template.items()}
+        return {name: value for name, value in filled.items() if value is not _ABSENT}
+    if isinstance(template, list):
+        return [value for item in template if (value := _fill(item, values)) is not _ABSENT]
+    if not isinstance(template, str):
+        return template
+    whole = PLACE.fullmatch(template)
+    if whole and whole[1]:
+        return values.get(whole[1], _ABSENT)
+    return PLACE.sub(lambda match: _text(values.get(match[1], "")) if match[1] else match[0][0], template)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
