@@ -2,42 +2,20 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
 
-from proxy.simulator.arguments import invent_arguments
+from proxy.simulator.arguments import invent, invent_arguments
 from proxy.simulator.behaviour import Behaviour
+from proxy.simulator.phrases import OPENERS, find_words, say, say_exactly, split_pieces
 
-SHORTEST, LONGEST = 12, 40  # words of an answer whose length nobody fixed
 QUOTED_CHARACTERS = 400  # of tool results, in the answer to them
-READ_CHARACTERS = 500  # of the last user message, to find words worth repeating
-ARGUMENT_PIECE = 8  # characters of one streamed fragment of arguments
-
-# Each holds a two-byte, a three-byte and a four-byte character of UTF-8, so that every answer can be cut inside one.
-OPENERS = (
-    "From Köln to 京都 🚀 people ask about {topic}.",
-    "Zürich and 東京 agree 🙂 about {topic}.",
-    "The Müller and 王 handbook 📘 explains {topic}.",
-    "Gödel told 陳 over cake 🍰 about {topic}.",
-    "Every café in 大阪 🎉 is discussing {topic}.",
-    "My naïve friend 李 smiles 😀 at {topic}.",
-)
-SENTENCES = (
-    "It helps to look at {topic} step by step.",
-    "Most people first notice how simple it is.",
-    "The details of {topic} matter more than they seem.",
-    "A careful reader would compare several sources first.",
-    "In short, the common opinion holds up well.",
-    "There are good reasons to be patient here.",
-    "Some questions about {topic} stay open, and that is fine.",
-    "The usual advice is to start small and measure.",
-    "Nothing about this is urgent, but it is useful.",
-    "With a little practice {topic} becomes quite natural.",
-)
+ARGUMENT_PIECE = 8  # characters of one streamed fragment of JSON
+BIG_PIECE = 70_000  # characters, for one event above 64 KiB
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "stop_sequence", "length", "tool_calls"]
@@ -61,7 +39,11 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A request of any dialect, after it was judged."""
+    """A request of any dialect, after it was judged.
+
+    `prompts` are those of a bare completion, each answered by itself; `inputs` are embedded (`flat`: as one).
+    `hidden_thoughts` are tokens spent before the answer that nobody sees; `dictated` is the only text allowed.
+    """
 
     model: str
     turns: tuple[Turn, ...]
@@ -75,6 +57,23 @@ class Question:
     n: int = 1
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False
+    json_schema: Mapping[str, Any] | None = None
+    json_object: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    images: int = 0
+    reasoning_effort: str | None = None
+    hidden_thoughts: int = 0
+    legacy_functions: bool = False
+    audio: bool = False
+    prompts: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    flat: bool = False
+    dictated: str | None = None
+    echo: bool = False
+    dimensions: int | None = None
+    base64: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +97,13 @@ class Answer:
     stopped_by: str | None
     prompt_tokens: int
     completion_tokens: int
+    thoughts: tuple[str, ...] = ()
+    reasoning_tokens: int = 0
+
+    @property
+    def reasoning(self) -> str:
+        """All of what it thought first."""
+        return "".join(self.thoughts)
 
     @property
     def text(self) -> str:
@@ -118,9 +124,11 @@ def compose(question: Question, behaviour: Behaviour, *, seed: int, index: int =
     chance = random.Random(key)
     calls = _choose_calls(question, behaviour, chance, key)
     pieces = _choose_text(question, behaviour, chance, has_calls=bool(calls))
+    thoughts = split_pieces(behaviour.reasoning or "")[: question.max_tokens]
+    unseen = min(question.hidden_thoughts, question.max_tokens or question.hidden_thoughts)
     finish: Finish = "tool_calls" if calls else "stop"
     if question.max_tokens is not None:
-        pieces, calls, fits = _fit(pieces, calls, question.max_tokens)
+        pieces, calls, fits = _fit(pieces, calls, max(0, question.max_tokens - len(thoughts) - unseen))
         finish = finish if fits else "length"
     pieces, stopped_by = _stop(pieces, question.stops)
     if stopped_by is not None:
@@ -132,8 +140,16 @@ def compose(question: Question, behaviour: Behaviour, *, seed: int, index: int =
         finish=finish,
         stopped_by=stopped_by,
         prompt_tokens=count_prompt(question),
-        completion_tokens=len(pieces) + sum(len(call.pieces) for call in calls),
+        completion_tokens=len(pieces) + sum(len(call.pieces) for call in calls) + len(thoughts) + unseen,
+        thoughts=thoughts,
+        reasoning_tokens=len(thoughts) + unseen,
     )
+
+
+def compose_all(question: Question, behaviour: Behaviour, *, seed: int) -> list[Answer]:
+    """Answer `n` times, each prompt by itself where there are several."""
+    asked = [replace(question, turns=(Turn("user", prompt),)) for prompt in question.prompts] or [question]
+    return [compose(one, behaviour, seed=seed, index=index) for one in asked for index in range(question.n)]
 
 
 def count_prompt(question: Question) -> int:
@@ -142,30 +158,28 @@ def count_prompt(question: Question) -> int:
     return max(1, words + sum(1 + len(tool.schema.get("properties") or ()) for tool in question.tools))
 
 
-def split_pieces(text: str) -> tuple[str, ...]:
-    """Cut a text into pieces of about one word, each with the white space before it."""
-    return tuple(re.findall(r"\s*\S+|\s+$", text))
-
-
 def _key(question: Question, seed: int, index: int) -> str:
     """Digest what decides the answer; the model's name does not, so that dialects can be compared."""
     tools = [[tool.name, tool.schema] for tool in question.tools]
     turns = [[turn.role, turn.text] for turn in question.turns]
     choice = [question.tool_choice, question.named_tool, question.parallel]
-    material = [seed, question.seed, index, turns, tools, choice]
+    material: list[Any] = [seed, question.seed, index, turns, tools, choice]
+    if question.json_object or question.json_schema is not None:
+        material.append([question.json_object, question.json_schema])
     return blake2b(msgspec.json.encode(material, order="sorted"), digest_size=12).hexdigest()
 
 
 def _choose_calls(question: Question, behaviour: Behaviour, chance: random.Random, key: str) -> tuple[ToolCall, ...]:
     """Decide which tools to call: scripted ones, forced ones, or those the user mentions."""
     last = question.turns[-1] if question.turns else Turn("system", "")
-    if last.role != "user" or question.tool_choice == "none" or _results(question):
+    answered = last.role != "user" or bool(_results(question))
+    if question.tool_choice == "none" or (answered and behaviour.tool_calls is None):
         return ()
     if behaviour.tool_calls is not None:
         planned = [(str(call["name"]), call.get("arguments", {})) for call in behaviour.tool_calls]
     else:
         wanted = _wanted_tools(question, last.text)
-        words = _words(last.text) if wanted else ()
+        words = find_words(last.text) if wanted else ()
         planned = [(tool.name, invent_arguments(tool.schema, words, chance)) for tool in wanted]
     if not question.parallel:
         planned = planned[:1]
@@ -187,17 +201,29 @@ def _mentions(text: str, name: str) -> bool:
 
 
 def _call(key: str, place: int, name: str, arguments: Mapping[str, Any]) -> ToolCall:
-    text = msgspec.json.encode(arguments).decode()
-    pieces = tuple(text[at : at + ARGUMENT_PIECE] for at in range(0, len(text), ARGUMENT_PIECE))
+    pieces = _json_pieces(arguments)
     digest = blake2b(f"{key}/{place}".encode(), digest_size=12).hexdigest()
     return ToolCall(digest, name, arguments, pieces)
+
+
+def _json_pieces(value: Any) -> tuple[str, ...]:
+    text = msgspec.json.encode(value).decode()
+    return tuple(text[at : at + ARGUMENT_PIECE] for at in range(0, len(text), ARGUMENT_PIECE))
 
 
 def _choose_text(
     question: Question, behaviour: Behaviour, chance: random.Random, *, has_calls: bool
 ) -> tuple[str, ...]:
-    if behaviour.text is not None:
-        return split_pieces(behaviour.text)
+    pieces = _choose_pieces(question, behaviour, chance, has_calls=has_calls)
+    return (*pieces, " " + "x" * BIG_PIECE) if "big_event" in behaviour.quirks else pieces
+
+
+def _choose_pieces(
+    question: Question, behaviour: Behaviour, chance: random.Random, *, has_calls: bool
+) -> tuple[str, ...]:
+    fixed = question.dictated if behaviour.text is None else behaviour.text
+    if fixed is not None:
+        return split_pieces(fixed)
     if has_calls or not question.turns:
         return ()
     results = _results(question)
@@ -206,39 +232,14 @@ def _choose_text(
         opener = chance.choice(OPENERS).format(topic="the result")
         return split_pieces(f'{opener} The tool says: "{quoted}".')
     asked = [turn.text for turn in question.turns if turn.role == "user"]
-    topic = max(_words(asked[-1] if asked else ""), key=len)
+    if question.json_schema is not None or question.json_object:
+        words = find_words(asked[-1] if asked else "")
+        schema = question.json_schema or {"type": "object", "properties": {"answer": {}}, "required": ["answer"]}
+        return _json_pieces(invent(schema, words, chance))
+    topic = max(find_words(asked[-1] if asked else ""), key=len)
     if behaviour.tokens is not None:
-        return _say_exactly(behaviour.tokens, topic, chance)
-    return split_pieces(_say(topic, chance))
-
-
-def _say(topic: str, chance: random.Random) -> str:
-    """Put sentences together until the answer is long enough."""
-    wanted = chance.randint(SHORTEST, LONGEST)
-    said = [chance.choice(OPENERS).format(topic=topic)]
-    count = len(said[0].split())
-    for sentence in chance.sample(SENTENCES, len(SENTENCES)):
-        if count >= wanted:
-            break
-        length = len(sentence.split())
-        if count + length <= LONGEST:
-            said.append(sentence.format(topic=topic))
-            count += length
-    return " ".join(said)
-
-
-def _say_exactly(tokens: int, topic: str, chance: random.Random) -> tuple[str, ...]:
-    """Say exactly so many pieces, starting with the letters outside ASCII."""
-    pieces = list(split_pieces(chance.choice(OPENERS).format(topic=topic)))
-    while len(pieces) < tokens:
-        pieces.extend(split_pieces(" " + chance.choice(SENTENCES).format(topic=topic)))
-    return tuple(pieces[:tokens])
-
-
-def _words(text: str) -> Sequence[str]:
-    """Find the words worth repeating, in the text's own order; never none."""
-    text = text[:READ_CHARACTERS]
-    return re.findall(r"[^\W\d_]{4,40}", text) or re.findall(r"\w{1,40}", text) or ["that"]
+        return say_exactly(behaviour.tokens, topic, chance)
+    return split_pieces(say(topic, chance))
 
 
 def _results(question: Question) -> list[str]:

@@ -51,8 +51,13 @@ def invent_arguments(schema: Mapping[str, Any], words: Sequence[str], chance: ra
         words: what strings are made of, never empty.
         chance: decides among them.
     """
-    value = _Inventor(schema, words, chance).invent(schema, 0)
+    value = invent(schema, words, chance)
     return value if isinstance(value, dict) else {}
+
+
+def invent(schema: Mapping[str, Any], words: Sequence[str], chance: random.Random) -> Any:
+    """Invent a value of any schema, with nothing in it that is not required."""
+    return _Inventor(schema, words, chance).invent(schema, 0)
 
 
 class _Inventor:

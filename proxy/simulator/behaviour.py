@@ -15,7 +15,32 @@ ERROR_NAMES = ("insufficient_quota", "context_length_exceeded", "content_filter"
 GARBAGE = ("html", "json", "text", "empty", "not_sse")
 PLACES = ("before_headers", "before_first_token")
 USAGES = ("normal", "none", "finish_chunk")
-_TEXT_FIELDS = frozenset({"content_type", "redirect", "finish", "text"})
+QUIRKS = (
+    "integer_code",  # error.code is a number
+    "bare_error",  # error is a plain string
+    "array_error",  # the body of an error is an array that holds one object
+    "error_in_200",  # failures come with status 200, as an object or an event
+    "no_index",  # fragments of tool calls without index
+    "repeat_role",  # the role in every chunk
+    "repeat_id",  # id and name of a tool call in every fragment
+    "arguments_object",  # tool arguments as an object instead of a text
+    "stop_for_tools",  # finish_reason stop although there are tool calls
+    "empty_finish",  # finish_reason "" until the end
+    "legacy_reasoning",  # reasoning_content instead of reasoning
+    "explicit_nulls",  # absent fields are there and null
+    "usage_every_chunk",
+    "usage_on_finish",
+    "filter_preamble",  # Azure: a first chunk without choices and with an empty id, model and object
+    "big_event",  # one content event above 64 KiB
+    "no_done",  # the terminal event is missing
+    "duplicate_done",
+    "after_done",  # an event after the terminal one
+    "silent_end",  # the body ends without any closing event
+    "bom",  # a byte order mark before the first event
+    "no_final_blank",  # the last event without its closing blank line
+    "retry_lines",  # event, id and retry fields, and events without data
+)
+_TEXT_FIELDS = frozenset({"content_type", "redirect", "finish", "text", "reasoning"})
 _KEY = re.compile(r"([^=;\s]+)\s*(=?)\s*")
 
 
@@ -47,6 +72,7 @@ class Behaviour:
     redirect: str | None = None
     finish: str | None = None
     text: str | None = None
+    reasoning: str | None = None
     tokens: int | None = None
     tool_calls: Sequence[Mapping[str, Any]] | None = None
     chunk_bytes: int | None = None
@@ -56,6 +82,7 @@ class Behaviour:
     usage: Literal["normal", "none", "finish_chunk"] = "normal"
     whole: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    quirks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out, at the place where it was written."""
@@ -63,6 +90,9 @@ class Behaviour:
             value = getattr(self, name)
             if value is not None and not holds(value):
                 raise BehaviourError(f"{name}: expected {expected}, not {value!r}")
+        for name in self.quirks:
+            if name not in QUIRKS:
+                raise BehaviourError(f"quirks: {_unknown('quirk', name, QUIRKS)}")
         breaks = [name for name in ("stall", "cut", "error_after") if getattr(self, name) is not None]
         if len(breaks) > 1:
             raise BehaviourError(f"{breaks[1]}: a call breaks only once, and {breaks[0]} is given too")
@@ -78,17 +108,21 @@ def behaviour_from(mapping: Mapping[str, Any]) -> Behaviour:
     """
     for name in mapping:
         if name not in _NAMES:
-            near = get_close_matches(name, _NAMES, n=1, cutoff=0.5)
-            hint = f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(_NAMES)}"
-            raise BehaviourError(f"unknown field {name!r}{hint}")
+            raise BehaviourError(_unknown("field", name, _NAMES))
     return Behaviour(**mapping)
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return f"unknown {what} {name!r}{hint}"
 
 
 def parse_behaviour(text: str) -> Behaviour:
     """Parse the header spelling: `status=503; retry_after=2; text="a; b"; whole`.
 
     A field without a value is true. Values that start with a quote, a bracket or a brace are JSON,
-    others reach up to the next semicolon.
+    others reach up to the next semicolon; quirks may be written as words with commas between them.
     """
     found: dict[str, Any] = {}
     rest = text.strip()
@@ -125,6 +159,8 @@ def _from_word(name: str, word: str) -> Any:
         raise BehaviourError(f"{name}: a value is missing after '='")
     if name in _TEXT_FIELDS:
         return word
+    if name == "quirks":
+        return [each.strip() for each in word.split(",")]
     if word in ("true", "false"):
         return word == "true"
     for number in (int, float):
@@ -166,6 +202,10 @@ def _are_headers(value: object) -> bool:
     return isinstance(value, Mapping) and all(_is_line(item) for pair in value.items() for item in pair)
 
 
+def _are_names(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+
+
 def _flag(value: object) -> bool:
     return isinstance(value, bool)
 
@@ -195,6 +235,7 @@ _RULES: Mapping[str, _Rule] = {
     "redirect": ("one line of text", _is_line),
     "finish": ("one line of text", _is_line),
     "text": ("text", lambda value: isinstance(value, str)),
+    "reasoning": ("text", lambda value: isinstance(value, str)),
     "tokens": (_COUNT, _is_count),
     "tool_calls": ('a list of {"name": text, "arguments": object}', _are_calls),
     "chunk_bytes": ("a whole number, 1 or more", lambda value: _is_count(value, 1)),
@@ -204,5 +245,6 @@ _RULES: Mapping[str, _Rule] = {
     "usage": (f"one of {', '.join(USAGES)}", lambda value: value in USAGES),
     "whole": ("true or false", _flag),
     "headers": ("an object of texts", _are_headers),
+    "quirks": ("a list of names", _are_names),
 }
 _NAMES = tuple(each.name for each in fields(Behaviour))

@@ -10,7 +10,11 @@ from proxy.simulator.behaviour import Behaviour
 from proxy.simulator.dialect import Frame, Framing, Page, spell
 from proxy.simulator.report import Call, Outcome, Report
 
-_CONTENT_TYPES = {"sse": "text/event-stream; charset=utf-8", "ndjson": "application/x-ndjson"}
+_CONTENT_TYPES = {
+    "sse": "text/event-stream; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+    "text": "text/plain; charset=utf-8",
+}
 
 
 class Delivery:
@@ -30,7 +34,7 @@ class Delivery:
         behaviour, body = self._behaviour, page.body
         sized = {} if behaviour.clean_cut else {"content-length": str(len(body))}
         response = await self._open(page.status, {"content-type": page.content_type, **page.headers, **sized})
-        if _frames_before_break(behaviour) is None:
+        if behaviour.stall is None and behaviour.cut is None:
             await self._write(body)
             await self._end(response)
             return outcome

@@ -12,7 +12,7 @@ from proxy.simulator.behaviour import Behaviour
 EPOCH = 1_795_000_000  # the simulated present, so that the same request gives the same bytes
 
 Body = dict[str, Any]
-Framing = Literal["sse", "ndjson"]
+Framing = Literal["sse", "ndjson", "text"]
 Stage = Literal["setup", "content", "closing"]
 
 
@@ -21,33 +21,42 @@ class Frame:
     """One event or line of a stream, not yet spelt.
 
     A setup frame announces content without carrying any; closing frames say how the answer ended.
+    `then` leaves in the same write; an unfinished frame lacks its closing line end.
     """
 
     data: bytes
     stage: Stage
     event: str | None = None
+    then: "Frame | None" = None
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A refusal or a failure, in the words of the dialect."""
+    """A refusal or a failure, in the words of the dialect.
+
+    `in_stream`: a call that streams is told by an event, with status 200. `quirks` are the behaviour's.
+    """
 
     status: int
     message: str
     type: str | None = None
-    param: str | None = None
+    param: Any = None
     code: str | None = None
     retry_after: float | None = None
+    in_stream: bool = False
+    quirks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole HTTP answer."""
+    """A whole HTTP answer; a public one needs no credential."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    public: bool = False
 
 
 class Refused(Exception):
@@ -56,6 +65,23 @@ class Refused(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+class Operation(Protocol):
+    """What one path of a dialect does with a call. Pure, as the dialect is."""
+
+    @property
+    def framing(self) -> Framing:
+        """How a stream is framed."""
+
+    def read(self, headers: Mapping[str, str], body: bytes) -> Question:
+        """Judge a request and reduce it to the question; raises Refused."""
+
+    def whole(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> bytes | Page:
+        """Render the answer to a call that does not stream; bytes are JSON with the dialect's headers."""
+
+    def frames(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> Iterator[Frame]:
+        """Render a stream; its last frame is the terminal event."""
 
 
 class Dialect(Protocol):
@@ -70,22 +96,14 @@ class Dialect(Protocol):
         """What a client's base URL ends with, below the dialect's own prefix: "/v1" or ""."""
 
     @property
-    def chat_paths(self) -> frozenset[str]:
-        """Where calls are posted, below the prefix."""
-
-    @property
-    def framing(self) -> Framing:
-        """How a stream is framed."""
-
-    @property
     def models(self) -> tuple[str, ...]:
         """The models that are listed; others are answered too."""
 
+    def operation(self, path: str) -> Operation | None:
+        """Return what a POST to a path below the prefix does, or None where it does nothing."""
+
     def authorize(self, headers: Mapping[str, str], key: str | None) -> None:
         """Raise Refused unless the credential is the key; without a key anything well-formed is."""
-
-    def read(self, headers: Mapping[str, str], body: bytes) -> Question:
-        """Judge a request and reduce it to the question; raises Refused."""
 
     def page(self, path: str, models: Sequence[str]) -> Page | None:
         """Answer a GET, or None where nothing is found."""
@@ -102,12 +120,6 @@ class Dialect(Protocol):
     def problem_frame(self, problem: Problem, request_id: str) -> Frame:
         """Render a problem as an event within a stream."""
 
-    def whole(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> bytes:
-        """Render the answer to a call that does not stream."""
-
-    def frames(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> Iterator[Frame]:
-        """Render a stream, terminal event included."""
-
     def headers(self, request_id: str) -> dict[str, str]:
         """Return the headers of every answer to a call."""
 
@@ -117,14 +129,22 @@ def spell(frame: Frame, framing: Framing, behaviour: Behaviour, *, first: bool =
 
     Source: WHATWG HTML, "Server-sent events", interpreting an event stream.
     """
+    following = spell(frame.then, framing, behaviour) if frame.then is not None else b""
+    if framing == "text":
+        return frame.data + following
     if framing == "ndjson":
-        return frame.data + b"\n"
+        return frame.data + (b"" if frame.unfinished else b"\n") + following
     end = b"\r\n" if behaviour.crlf else b"\n"
     colon = b":" if behaviour.no_space else b": "
-    lines = b"data" + colon + frame.data + end + end
+    lines = b"data" + colon + frame.data + (b"" if frame.unfinished else end + end)
     if frame.event is not None:
         lines = b"event" + colon + frame.event.encode() + end + lines
-    return b": ping" + end + end + lines if behaviour.comments and not first else lines
+    if "retry_lines" in behaviour.quirks:
+        named = b"" if frame.event is not None else b"event" + colon + b"message" + end
+        lines = b"retry" + colon + b"3000" + end + end + b"id" + colon + b"7" + end + named + lines
+    if behaviour.comments and not first:
+        lines = b": ping" + end + end + lines
+    return (b"\xef\xbb\xbf" if first and "bom" in behaviour.quirks else b"") + lines + following
 
 
 def choose_problem(

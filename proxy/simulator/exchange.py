@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from proxy.simulator.answers import Question, compose
+from proxy.simulator.answers import Question, compose_all
 from proxy.simulator.behaviour import Behaviour, BehaviourError, parse_behaviour
 from proxy.simulator.delivery import Delivery, hang
-from proxy.simulator.dialect import Dialect, Page, Refused
-from proxy.simulator.faults import fault_page, scripted_problem
+from proxy.simulator.dialect import Dialect, Operation, Page, Problem, Refused
+from proxy.simulator.faults import find_fault, scripted_problem
+from proxy.simulator.oddities import bend
 from proxy.simulator.report import Outcome, Report, SeenRequest
 from proxy.simulator.scripts import Scripts
 
@@ -31,10 +32,17 @@ class Exchange:
     """A request and the answer to it. A request that the dialect refuses is refused whatever was scripted."""
 
     def __init__(
-        self, request: web.BaseRequest, dialect: Dialect, terms: Terms, report: Report, scripts: Scripts
+        self,
+        request: web.BaseRequest,
+        dialect: Dialect,
+        operation: Operation,
+        terms: Terms,
+        report: Report,
+        scripts: Scripts,
     ) -> None:
         self._request = request
         self._dialect = dialect
+        self._operation = operation
         self._terms = terms
         self._report = report
         self._call = report.begin(dialect.name)
@@ -77,19 +85,33 @@ class Exchange:
         try:
             question = self._judge(body)
         except Refused as refused:
-            page = self._dialect.problem_page(refused.problem, self._terms.request_id)
             self._delivery = Delivery(self._request, self._call, self._report, Behaviour(), 0.0)
-            return await self._delivery.page(page, "failed")
+            return await self._fail(replace(refused.problem, quirks=behaviour.quirks))
         await asyncio.sleep(behaviour.delay_seconds)
         if behaviour.stall == "before_headers":
             await hang()
         if behaviour.cut == "before_headers":
             delivery.hang_up()
             return "failed"
-        fault = fault_page(self._dialect, question, behaviour, self._terms.request_id)
+        fault = find_fault(self._dialect, question, behaviour, self._terms.request_id)
+        if isinstance(fault, Problem):
+            return await self._fail(fault)
         if fault is not None:
             return await delivery.page(fault, "failed")
         return await self._reply(question)
+
+    async def _fail(self, problem: Problem) -> Outcome:
+        """Send a refusal or a failure, as a page or as the only event of a stream."""
+        request_id = self._terms.request_id
+        if problem.in_stream:
+            frame = self._dialect.problem_frame(problem, request_id)
+            headers, framing = self._dialect.headers(request_id), self._operation.framing
+            await self._delivery.stream(200, headers, [frame], framing, frame)
+            return "failed"
+        page = self._dialect.problem_page(problem, request_id)
+        return await self._delivery.page(
+            replace(page, status=200) if "error_in_200" in problem.quirks else page, "failed"
+        )
 
     async def _read_body(self) -> bytes:
         """Read all of the body, telling clients that ask first to send it."""
@@ -104,27 +126,30 @@ class Exchange:
         if self._misspelt is not None:
             raise Refused(replace(dialect.problem(400, None, ""), message=self._misspelt))
         dialect.authorize(headers, self._terms.key)
-        question = dialect.read(headers, body)
+        question = self._operation.read(headers, body)
         if question.model.startswith(UNKNOWN_MODEL):
-            raise Refused(dialect.problem(404, "model_not_found", question.model))
+            problem = dialect.problem(None, "model_not_found", question.model)
+            raise Refused(replace(problem, in_stream=problem.in_stream and question.stream))
         return question
 
     async def _reply(self, question: Question) -> Outcome:
         """Send the right answer."""
-        dialect, behaviour, request_id = self._dialect, self._behaviour, self._terms.request_id
-        answers = [compose(question, behaviour, seed=self._terms.seed, index=index) for index in range(question.n)]
+        dialect, operation, behaviour = self._dialect, self._operation, self._behaviour
+        request_id = self._terms.request_id
+        answers = compose_all(question, behaviour, seed=self._terms.seed)
         streams = question.stream and not behaviour.whole
         fails_later = behaviour.error_after is not None
         status = 200 if fails_later else behaviour.status or 200
         if not streams:
-            body = dialect.whole(question, answers, behaviour)
-            return await self._delivery.page(Page(status, body, headers=dialect.headers(request_id)), "completed")
+            whole = operation.whole(question, answers, behaviour)
+            page = whole if isinstance(whole, Page) else Page(status, whole, headers=dialect.headers(request_id))
+            return await self._delivery.page(page, "completed")
         problem = scripted_problem(dialect, question, behaviour)
         return await self._delivery.stream(
             status,
             dialect.headers(request_id),
-            dialect.frames(question, answers, behaviour),
-            dialect.framing,
+            bend(operation.frames(question, answers, behaviour), behaviour),
+            operation.framing,
             dialect.problem_frame(problem, request_id),
         )
 

@@ -20,8 +20,8 @@ _GARBAGE: Mapping[str, tuple[str, bytes]] = {
 }
 
 
-def fault_page(dialect: Dialect, question: Question, behaviour: Behaviour, request_id: str) -> Page | None:
-    """Return what to answer instead: a redirect, garbage or an error; None to answer the question."""
+def find_fault(dialect: Dialect, question: Question, behaviour: Behaviour, request_id: str) -> Page | Problem | None:
+    """Return what to answer instead: a redirect, garbage or a failure; None to answer the question."""
     if behaviour.redirect is not None:
         return Page(302, b"", "text/plain; charset=utf-8", {"location": behaviour.redirect})
     if behaviour.garbage is not None:
@@ -31,10 +31,17 @@ def fault_page(dialect: Dialect, question: Question, behaviour: Behaviour, reque
     breaks_later = behaviour.error_after is not None and question.stream and not behaviour.whole
     if breaks_later or not (answers_with_error or behaviour.error_after is not None):
         return None
-    return dialect.problem_page(scripted_problem(dialect, question, behaviour), request_id)
+    return scripted_problem(dialect, question, behaviour)
 
 
 def scripted_problem(dialect: Dialect, question: Question, behaviour: Behaviour) -> Problem:
     """Phrase the failure that a behaviour asks for."""
     problem = dialect.problem(behaviour.status, behaviour.error, question.model)
-    return problem if behaviour.retry_after is None else replace(problem, retry_after=behaviour.retry_after)
+    told_in_stream = problem.in_stream or "error_in_200" in behaviour.quirks
+    retry_after = problem.retry_after if behaviour.retry_after is None else behaviour.retry_after
+    return replace(
+        problem,
+        retry_after=retry_after,
+        in_stream=told_in_stream and question.stream and not behaviour.whole,
+        quirks=behaviour.quirks,
+    )

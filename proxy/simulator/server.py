@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 from aiohttp import web
 
-from proxy.simulator import anthropic, ollama, openai
+from proxy.simulator import anthropic, bentoml, huggingface, ollama, openai, rayserve, tgi, vllm
 from proxy.simulator.behaviour import Behaviour
 from proxy.simulator.connections import CountingServer
 from proxy.simulator.control import PREFIX, control
-from proxy.simulator.dialect import Dialect, Page, Refused
+from proxy.simulator.dialect import Dialect, Operation, Page, Refused
 from proxy.simulator.exchange import Exchange, Terms, lower_headers, seen_request
 from proxy.simulator.report import Report
 from proxy.simulator.scripts import Scripts
@@ -21,7 +21,12 @@ DIALECTS: Mapping[str, Dialect] = {
     for each in (
         openai.dialect,
         anthropic.dialect,
+        huggingface.dialect,
         ollama.dialect,
+        vllm.dialect,
+        tgi.dialect,
+        rayserve.dialect,
+        bentoml.dialect,
     )
 }
 
@@ -136,10 +141,11 @@ class Simulator:
         self._asked += 1
         self.report.connection_used(request.protocol, dialect.name)
         path, request_id = f"/{rest}", f"req_{self._seed:x}_{self._asked:012x}"
-        if request.method == "POST" and path in dialect.chat_paths:
+        operation = _find_operation(dialect, path)
+        if request.method == "POST" and operation is not None:
             key = self._keys.get(dialect.name)
             terms = Terms(seed=self._seed, pace=self._pace, key=key, request_id=request_id)
-            return await Exchange(request, dialect, terms, self.report, self._scripts).run()
+            return await Exchange(request, dialect, operation, terms, self.report, self._scripts).run()
         self.report.saw(seen_request(request, dialect, await request.content.read(), Behaviour()))
         page = self._find_page(request, dialect, path, request_id)
         return web.Response(
@@ -152,8 +158,17 @@ class Simulator:
         page = dialect.page(path, listed) if request.method in ("GET", "HEAD") else None
         if page is None:
             return dialect.lost(request.method, path, request_id)
+        if page.public:
+            return page
         try:
             dialect.authorize(lower_headers(request), self._keys.get(dialect.name))
         except Refused as refused:
             return dialect.problem_page(refused.problem, request_id)
         return page
+
+
+def _find_operation(dialect: Any, path: str) -> Operation | None:
+    """TRANSITION: dialects that are one operation themselves, until each has `operation`."""
+    if hasattr(dialect, "operation"):
+        return cast(Operation | None, dialect.operation(path))
+    return cast(Operation, dialect) if path in dialect.chat_paths else None

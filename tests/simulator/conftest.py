@@ -8,13 +8,23 @@ import pytest
 
 from proxy.simulator import Simulator
 
-CHAT_PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "ollama": "/api/chat"}
+CHAT_PATHS = {
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "huggingface": "/v1/chat/completions",
+    "ollama": "/api/chat",
+    "vllm": "/v1/chat/completions",
+    "rayserve": "/v1/chat/completions",
+}
 BODIES: dict[str, dict[str, Any]] = {
     "openai": {"model": "gpt-4o-mini"},
     "anthropic": {"model": "claude-haiku-4-5", "max_tokens": 1000},
+    "huggingface": {"model": "openai/gpt-oss-120b"},
     "ollama": {"model": "qwen3:latest", "stream": False},
+    "vllm": {"model": "Qwen/Qwen3-8B"},
+    "rayserve": {"model": "meta-llama/Llama-3.1-8B-Instruct"},
 }
-HEADERS: dict[str, dict[str, str]] = {"openai": {}, "anthropic": {"anthropic-version": "2023-06-01"}, "ollama": {}}
+HEADERS: dict[str, dict[str, str]] = {"anthropic": {"anthropic-version": "2023-06-01"}}
 
 
 @pytest.fixture
@@ -52,9 +62,9 @@ def post(simulator: Simulator, client: aiohttp.ClientSession) -> Callable[..., A
         headers: Mapping[str, str] | None = None,
         without: tuple[str, ...] = (),
     ) -> aiohttp.ClientResponse:
-        body = {"messages": [{"role": "user", "content": "How is the weather in Paris?"}]}
-        body |= BODIES[dialect] | dict(fields or {})
-        sent = HEADERS[dialect] | dict(headers or {})
+        asked = {"messages": [{"role": "user", "content": "How is the weather in Paris?"}]}
+        body = BODIES[dialect] | asked | dict(fields or {})
+        sent = HEADERS.get(dialect, {}) | dict(headers or {})
         if behaviour is not None:
             sent["x-simulate"] = behaviour
         for name in without:
@@ -62,5 +72,16 @@ def post(simulator: Simulator, client: aiohttp.ClientSession) -> Callable[..., A
             sent.pop(name, None)
         url = f"{simulator.url}/{dialect}{CHAT_PATHS[dialect]}"
         return await client.post(url, json=body, headers=sent, allow_redirects=False)
+
+    return send
+
+
+@pytest.fixture
+def post_to(simulator: Simulator, client: aiohttp.ClientSession) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
+    """Post a body to a path below the simulator, `behaviour` is the header's text."""
+
+    async def send(path: str, body: Any, *, behaviour: str | None = None) -> aiohttp.ClientResponse:
+        headers = {} if behaviour is None else {"x-simulate": behaviour}
+        return await client.post(f"{simulator.url}{path}", json=body, headers=headers)
 
     return send

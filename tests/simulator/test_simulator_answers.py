@@ -1,11 +1,12 @@
 """Answers are the same for the same question, plausible, and obey limits."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from proxy.simulator.answers import Answer, Question, Tool, Turn, compose
+from proxy.simulator.answers import Answer, Question, Tool, Turn, compose, compose_all
 from proxy.simulator.behaviour import Behaviour
 
 WEATHER = Tool(
@@ -150,3 +151,27 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
     """Recursive schemas are cut off at some depth."""
     schema = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
     assert answer(ask("chain", tools=(Tool("chain", schema),))).calls[0].name == "chain"
+
+
+def test_thoughts_count_and_come_first_out_of_the_limit() -> None:
+    """What was thought is spent, and the text has what is left."""
+    question = Question(model="m", turns=(Turn("user", "x"),), max_tokens=4)
+    answer = compose(question, Behaviour(reasoning="a b c", text="d e f"), seed=0)
+    assert (answer.reasoning, answer.text, answer.finish) == ("a b c", "d", "length")
+    assert (answer.completion_tokens, answer.reasoning_tokens) == (4, 3)
+
+
+def test_every_prompt_is_answered_by_itself() -> None:
+    """`n` times, in order, as if it stood alone."""
+    question = Question(model="m", turns=(), prompts=("sea", "sand"), n=2)
+    answers = compose_all(question, Behaviour(), seed=0)
+    alone = compose(Question(model="m", turns=(Turn("user", "sand"),), n=2), Behaviour(), seed=0)
+    assert len({answer.text for answer in answers}) == 4
+    assert answers[2].text == alone.text
+
+
+def test_a_schema_decides_the_text() -> None:
+    """The pieces join to JSON with the required properties."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    question = Question(model="m", turns=(Turn("user", "x"),), json_schema=schema)
+    assert set(json.loads(compose(question, Behaviour(), seed=0).text)) == {"a"}

@@ -24,6 +24,20 @@ def test_a_stall_is_a_place_or_a_number(place: str | int) -> None:
     assert parse_behaviour(f"stall={place}").stall == place
 
 
+@pytest.mark.parametrize("text", ["quirks=bom, no_done", 'quirks=["bom", "no_done"]'])
+def test_quirks_are_words_or_a_list(text: str) -> None:
+    """Names with commas between them are enough."""
+    assert parse_behaviour(text).quirks == ["bom", "no_done"]
+
+
+def test_an_unknown_quirk_names_the_nearest() -> None:
+    """Known to no dialect, it is an error."""
+    with pytest.raises(BehaviourError, match="quirks: unknown quirk 'no_don', did you mean 'no_done'"):
+        Behaviour(quirks=["no_don"])
+    with pytest.raises(BehaviourError, match="quirks: expected a list of names"):
+        behaviour_from({"quirks": "bom"})
+
+
 def test_an_empty_header_asks_for_nothing() -> None:
     """No field means the usual behaviour."""
     assert parse_behaviour("  ") == Behaviour()

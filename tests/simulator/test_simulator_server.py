@@ -56,7 +56,7 @@ async def test_dialects_say_the_same_words(post: Post) -> None:
         ("GET", "/anthropic/v1/messages", 405, '"message":"Method Not Allowed"'),
         ("POST", "/ollama/nothing", 404, "404 page not found"),
         ("DELETE", "/ollama/api/chat", 405, "405 method not allowed"),
-        ("GET", "/", 404, "no such dialect, known are openai, anthropic, ollama"),
+        ("GET", "/", 404, "no such dialect, known are openai, anthropic, huggingface, ollama"),
     ],
 )
 async def test_an_unknown_path_has_the_dialects_own_answer(

@@ -1,63 +1,29 @@
 """Judge the messages of a Messages API request, and reduce them to turns."""
 
-import re
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from proxy.simulator.answers import Turn
-from proxy.simulator.anthropic.checks import (
-    array,
-    boolean,
-    choice,
-    known_fields,
-    mapping,
-    needed_fields,
-    refuse,
-    text,
-)
+from proxy.simulator.anthropic.blocks import check_block, check_text
+from proxy.simulator.anthropic.checks import choice, known_fields, mapping, needed_fields, refuse
 from proxy.simulator.dialect import Body
 
-_TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")
-_MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_BLOCKS: Mapping[str, frozenset[str]] = {
-    "text": frozenset({"text", "citations"}),
-    "image": frozenset({"source"}),
-    "document": frozenset({"source", "title", "context", "citations"}),
-    "tool_use": frozenset({"id", "name", "input", "caller"}),
-    "tool_result": frozenset({"tool_use_id", "content", "is_error"}),
-    "thinking": frozenset({"thinking", "signature"}),
-    "redacted_thinking": frozenset({"data"}),
-}
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "text": ("text",),
-    "image": ("source",),
-    "document": ("source",),
-    "tool_use": ("id", "name", "input"),
-    "tool_result": ("tool_use_id",),
-    "thinking": ("thinking", "signature"),
-    "redacted_thinking": ("data",),
-}
-_ALLOWED: Mapping[str, tuple[str, ...]] = {
-    "user": ("text", "image", "document", "tool_result"),
-    "assistant": ("text", "tool_use", "thinking", "redacted_thinking"),
-}
 
-
-def read_messages(messages: list[Any], *, prefill: bool) -> tuple[Turn, ...]:
+def read_messages(messages: list[Any], *, prefill: bool, strict: bool = False) -> tuple[Turn, ...]:
     """Judge the conversation; raises Refused.
 
     Args:
         messages: as sent.
         prefill: whether the model continues a final assistant message.
+        strict: whether the newer version of the API is spoken.
 
     Source: Anthropic API reference, "Create a Message", messages; "Handle tool calls".
     """
     if not messages:
         raise refuse("messages: at least one message is required")
-    spoken = [_blocks_of(f"messages.{index}", each) for index, each in enumerate(messages)]
+    spoken = [_blocks_of(f"messages.{index}", each, strict=strict) for index, each in enumerate(messages)]
     _check_order(messages, spoken, prefill=prefill)
     _check_tools(messages, spoken)
     return tuple(
@@ -65,16 +31,7 @@ def read_messages(messages: list[Any], *, prefill: bool) -> tuple[Turn, ...]:
     )
 
 
-def check_text(path: str, value: Any, owner: str = "messages") -> None:
-    """Refuse a text that is empty or only white space."""
-    text(path, value)
-    if not value:
-        raise refuse(f"{owner}: text content blocks must be non-empty")
-    if not value.strip():
-        raise refuse(f"{owner}: text content blocks must contain non-whitespace text")
-
-
-def _blocks_of(path: str, message: Any) -> list[Body]:
+def _blocks_of(path: str, message: Any, *, strict: bool) -> list[Body]:
     """Return the checked blocks of a message; a plain string is one block of text."""
     mapping(path, message)
     needed_fields(path, message, "role", "content")
@@ -91,60 +48,8 @@ def _blocks_of(path: str, message: Any) -> list[Body]:
     if not isinstance(content, list):
         raise refuse(f"{path}.content: Input should be a valid string or a valid list")
     for index, block in enumerate(content):
-        _check_block(f"{path}.content.{index}", block, message["role"])
+        check_block(f"{path}.content.{index}", block, message["role"], strict=strict)
     return content
-
-
-def _check_block(path: str, block: Any, role: str) -> None:
-    mapping(path, block)
-    needed_fields(path, block, "type")
-    kind = block["type"]
-    choice(*_BLOCKS)(f"{path}.type", kind)
-    if kind not in _ALLOWED[role]:
-        raise refuse(f"{path}: `{kind}` blocks are not allowed in `{role}` messages")
-    at = f"{path}.{kind}"
-    known_fields(at, block, _BLOCKS[kind] | {"type", "cache_control"})
-    needed_fields(at, block, *_NEEDED[kind])
-    if kind == "text":
-        check_text(f"{at}.text", block["text"])
-    elif kind in ("image", "document"):
-        _check_source(f"{at}.source", block["source"])
-    elif kind == "tool_use":
-        _check_id(f"{at}.id", block["id"])
-        text(f"{at}.name", block["name"])
-        mapping(f"{at}.input", block["input"])
-    elif kind == "tool_result":
-        _check_id(f"{at}.tool_use_id", block["tool_use_id"])
-        _check_result(at, block)
-
-
-def _check_id(path: str, value: Any) -> None:
-    text(path, value)
-    if _TOOL_ID.fullmatch(value) is None:
-        raise refuse(f"{path}: String should match pattern '^[a-zA-Z0-9_-]+$'")
-
-
-def _check_source(path: str, source: Any) -> None:
-    mapping(path, source)
-    choice("base64", "url", "file", "text")(f"{path}.type", source.get("type"))
-    if source["type"] == "base64":
-        needed_fields(f"{path}.base64", source, "media_type", "data")
-        choice(*_MEDIA_TYPES, "application/pdf")(f"{path}.base64.media_type", source["media_type"])
-
-
-def _check_result(path: str, block: Body) -> None:
-    boolean(f"{path}.is_error", block.get("is_error", False))
-    content = block.get("content", "")
-    if isinstance(content, str):
-        return
-    array(f"{path}.content", content)
-    for index, part in enumerate(content):
-        at = f"{path}.content.{index}"
-        mapping(at, part)
-        choice("text", "image", "document")(f"{at}.type", part.get("type"))
-        if part["type"] == "text":
-            needed_fields(at, part, "text")
-            check_text(f"{at}.text", part["text"])
 
 
 def _check_order(messages: list[Body], spoken: list[list[Body]], *, prefill: bool) -> None:
@@ -225,3 +130,13 @@ def _text_of(content: str | list[Body]) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def count_images(messages: list[Body]) -> int:
+    """Count the pictures and documents of a conversation that was judged, those of tool results included."""
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    blocks = [block for content in contents for block in content]
+    results = [block["content"] for block in blocks if isinstance(block.get("content"), list)]
+    return sum(
+        block["type"] in ("image", "document") for block in [*blocks, *(each for one in results for each in one)]
+    )

@@ -1,21 +1,18 @@
-"""Write messages, events and errors as the Messages API does."""
+"""Anthropic's API as a whole: who may call, where, and how refusals and failures look."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from proxy.simulator.answers import Answer, Finish, Question
-from proxy.simulator.anthropic.request import read_question
-from proxy.simulator.behaviour import Behaviour
+from proxy.simulator.anthropic.events import Messages
 from proxy.simulator.dialect import (
     Frame,
-    Framing,
+    Operation,
     Page,
     Problem,
     Refused,
-    Stage,
     bearer,
     choose_problem,
     retry_after_header,
@@ -51,13 +48,16 @@ _BY_STATUS: Mapping[int, Problem] = {
     504: Problem(504, "The request timed out.", "timeout_error"),
     529: _NAMED["overloaded"],
 }
-_SPENT = "contract_spend_limit_reached"
-_STOP_REASONS: Mapping[Finish, str] = {
-    "stop": "end_turn",
-    "stop_sequence": "stop_sequence",
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
+_LIMITS: Mapping[str, str] = {
+    f"anthropic-ratelimit-{what}-{name}": value
+    for what, limit in (("requests", 50), ("tokens", 50_000), ("input-tokens", 40_000), ("output-tokens", 10_000))
+    for name, value in (
+        ("limit", str(limit)),
+        ("remaining", str(limit - limit // 50)),
+        ("reset", "2026-11-18T11:07:40Z"),
+    )
 }
+_SPENT = "contract_spend_limit_reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,11 @@ class Anthropic:
 
     name: str = "anthropic"
     base_path: str = ""
-    chat_paths: frozenset[str] = frozenset({"/v1/messages"})
-    framing: Framing = "sse"
     models: tuple[str, ...] = ("claude-haiku-4-5", "claude-opus-4-8")
+
+    def operation(self, path: str) -> Operation | None:
+        """Return what a POST to a path does."""
+        return Messages() if path == "/v1/messages" else None
 
     def authorize(self, headers: Mapping[str, str], key: str | None) -> None:
         """Raise Refused unless exactly one of the two credentials is sent, and is the key."""
@@ -82,21 +84,18 @@ class Anthropic:
             raise Refused(Problem(401, "x-api-key header is required", "authentication_error"))
         raise Refused(_BY_STATUS[401])
 
-    def read(self, headers: Mapping[str, str], body: bytes) -> Question:
-        """Judge a request."""
-        return read_question(headers, body)
-
     def page(self, path: str, models: Sequence[str]) -> Page | None:
-        """List the models."""
-        if path != "/v1/models":
-            return None
+        """List the models, or tell of one."""
         data = [{"type": "model", "id": each, "display_name": each.title(), "created_at": CREATED} for each in models]
-        ends = {"first_id": models[0] if models else None, "last_id": models[-1] if models else None}
-        return Page(200, msgspec.json.encode({"data": data, "has_more": False, **ends}))
+        if path == "/v1/models":
+            ends = {"first_id": models[0] if models else None, "last_id": models[-1] if models else None}
+            return Page(200, msgspec.json.encode({"data": data, "has_more": False, **ends}))
+        found = [each for each in data if path == f"/v1/models/{each['id']}"]
+        return Page(200, msgspec.json.encode(found[0])) if found else None
 
     def lost(self, method: str, path: str, request_id: str) -> Page:
         """Answer a path or a method that does not exist."""
-        if path in self.chat_paths:
+        if self.operation(path) is not None:
             return self.problem_page(Problem(405, "Method Not Allowed", _INVALID), request_id)
         return self.problem_page(Problem(404, f"Not found: {method} {path}", "not_found_error"), request_id)
 
@@ -124,86 +123,8 @@ class Anthropic:
         return {
             "request-id": request_id,
             "anthropic-organization-id": "00000000-0000-4000-8000-000000000000",
-            "anthropic-ratelimit-requests-limit": "50",
-            "anthropic-ratelimit-requests-remaining": "49",
-            "anthropic-ratelimit-requests-reset": "2026-11-18T11:07:40Z",
-            "anthropic-ratelimit-tokens-limit": "50000",
-            "anthropic-ratelimit-tokens-remaining": "49000",
-            "anthropic-ratelimit-tokens-reset": "2026-11-18T11:07:41Z",
+            **_LIMITS,
         }
-
-    def whole(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> bytes:
-        """Render a message."""
-        answer = answers[0]
-        content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.pieces else []
-        content += [
-            {"type": "tool_use", "id": f"toolu_{call.key}", "name": call.name, "input": call.arguments}
-            for call in answer.calls
-        ]
-        message = _message(question, answer) | {
-            "content": content,
-            "stop_reason": _stop_reason(answer, behaviour),
-            "stop_sequence": answer.stopped_by,
-            "usage": _usage(answer, answer.completion_tokens),
-        }
-        return msgspec.json.encode(message)
-
-    def frames(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> Iterator[Frame]:
-        """Render the events of a stream."""
-        answer = answers[0]
-        start = _message(question, answer) | {
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": _usage(answer, 1),
-        }
-        yield _event("setup", "message_start", message=start)
-        yield _event("setup", "ping")
-        yield from _blocks(answer)
-        delta = {"stop_reason": _stop_reason(answer, behaviour), "stop_sequence": answer.stopped_by}
-        usage = _usage(answer, answer.completion_tokens)
-        del usage["service_tier"]
-        yield _event("closing", "message_delta", delta=delta, usage=usage)
-        yield _event("closing", "message_stop")
-
-
-def _event(stage: Stage, kind: str, **fields: Any) -> Frame:
-    return Frame(msgspec.json.encode({"type": kind, **fields}), stage, kind)
-
-
-def _blocks(answer: Answer) -> Iterator[Frame]:
-    """Yield the blocks of an answer: its text, then each tool call and its fragments."""
-    if answer.pieces:
-        yield _event("setup", "content_block_start", index=0, content_block={"type": "text", "text": ""})
-        for piece in answer.pieces:
-            delta = {"type": "text_delta", "text": piece}
-            yield _event("content", "content_block_delta", index=0, delta=delta)
-        yield _event("setup", "content_block_stop", index=0)
-    for index, call in enumerate(answer.calls, start=1 if answer.pieces else 0):
-        block = {"type": "tool_use", "id": f"toolu_{call.key}", "name": call.name, "input": {}}
-        yield _event("content", "content_block_start", index=index, content_block=block)
-        for piece in ("", *(call.pieces if call.arguments else ())):  # the API itself starts with an empty one
-            delta = {"type": "input_json_delta", "partial_json": piece}
-            yield _event("content" if piece else "setup", "content_block_delta", index=index, delta=delta)
-        yield _event("setup", "content_block_stop", index=index)
-
-
-def _message(question: Question, answer: Answer) -> dict[str, Any]:
-    return {"id": f"msg_{answer.key}", "type": "message", "role": "assistant", "model": question.model}
-
-
-def _stop_reason(answer: Answer, behaviour: Behaviour) -> str:
-    return behaviour.finish or _STOP_REASONS[answer.finish]
-
-
-def _usage(answer: Answer, output: int) -> dict[str, Any]:
-    return {
-        "input_tokens": answer.prompt_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": output,
-        "service_tier": "standard",
-    }
 
 
 def _error_body(problem: Problem, request_id: str) -> bytes:

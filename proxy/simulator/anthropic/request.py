@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from proxy.simulator.answers import Question, Tool, Turn
+from proxy.simulator.answers import Tool, Turn
+from proxy.simulator.anthropic.blocks import check_text
+from proxy.simulator.anthropic.caching import check_breakpoint, count_cached, was_written_before
 from proxy.simulator.anthropic.checks import (
     Check,
     array,
@@ -19,17 +21,20 @@ from proxy.simulator.anthropic.checks import (
     required,
     text,
 )
-from proxy.simulator.anthropic.messages import check_text, read_messages
+from proxy.simulator.anthropic.formats import check_output, output_config
+from proxy.simulator.anthropic.messages import count_images, read_messages
+from proxy.simulator.anthropic.models import Model, model_named
+from proxy.simulator.anthropic.question import MessagesQuestion
+from proxy.simulator.anthropic.thinking import check_blocks, check_thinking, is_on, is_shown, place_of, thinking_field
 from proxy.simulator.arguments import find_fault
 from proxy.simulator.dialect import Body, parse_object
 
-LEAST_THINKING = 1024  # tokens of a manual thinking budget
+LONGEST_WHOLE = 21_333  # tokens that fit in ten minutes; longer answers have to be streamed
+LONGEST_USER = 256  # characters
 
 _VERSIONS = ("2023-06-01", "2026-10-21")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_VERSIONED_MODEL = re.compile(r"claude-(?P<family>[a-z]+)-(?P<major>\d)(?:-(?P<minor>\d)(?!\d))?")
 _TOOL_FIELDS = frozenset({"name", "description", "input_schema", "type", "cache_control", "strict"})
-_NO_FORCED_TOOLS = {("opus", 5, 5), ("sonnet", 5, 5), ("fable", 5, 1), ("fable", 5, 2), ("mythos", 5, 1)}
 
 
 def _anything(path: str, value: Any) -> None:
@@ -54,6 +59,7 @@ def _system(path: str, value: Any) -> None:
         choice("text")(f"{path}.{index}.type", block.get("type"))
         known_fields(f"{path}.{index}", block, frozenset({"type", "text", "cache_control", "citations"}))
         needed_fields(f"{path}.{index}", block, "text")
+        check_breakpoint(f"{path}.{index}", block)
         check_text(f"{path}.{index}.text", block["text"], "system")
 
 
@@ -62,39 +68,39 @@ def _metadata(path: str, value: Any) -> None:
     known_fields(path, value, frozenset({"user_id"}))
     if value.get("user_id") is not None:
         text(f"{path}.user_id", value["user_id"])
-
-
-def _thinking(path: str, value: Any) -> None:
-    mapping(path, value)
-    choice("enabled", "adaptive", "disabled", "between_tools")(f"{path}.type", value.get("type"))
-    if value["type"] == "enabled":
-        needed_fields(path, value, "budget_tokens")
-        integer(LEAST_THINKING)(f"{path}.budget_tokens", value["budget_tokens"])
+        if len(value["user_id"]) > LONGEST_USER:
+            raise refuse(f"{path}.user_id: String should have at most {LONGEST_USER} characters")
 
 
 def _tools(path: str, value: Any) -> None:
     array(path, value)
     for index, tool in enumerate(value):
-        at = f"{path}.{index}"
-        mapping(at, tool)
-        if tool.get("type", "custom") != "custom":
-            continue  # a tool that the server runs, with fields of its own
-        known_fields(f"{at}.custom", tool, _TOOL_FIELDS)
-        needed_fields(f"{at}.custom", tool, "name", "input_schema")
-        text(f"{at}.custom.name", tool["name"])
-        if _TOOL_NAME.fullmatch(tool["name"]) is None:
-            raise refuse(f"{at}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
-        if "description" in tool:
-            text(f"{at}.custom.description", tool["description"])
-        mapping(f"{at}.custom.input_schema", tool["input_schema"])
-        needed_fields(f"{at}.custom.input_schema", tool["input_schema"], "type")
-        choice("object")(f"{at}.custom.input_schema.type", tool["input_schema"]["type"])
-        fault = find_fault(tool["input_schema"])
-        if fault is not None:
-            raise refuse(f"{at}.custom.input_schema: JSON schema is invalid: {fault}")
+        mapping(f"{path}.{index}", tool)
+        check_breakpoint(f"{path}.{index}", tool)
+        if tool.get("type", "custom") == "custom":
+            _custom_tool(f"{path}.{index}.custom", tool)
     names = [str(tool.get("name")) for tool in value]
     if len(set(names)) < len(names):
         raise refuse(f"{path}: Tool names must be unique.")
+
+
+def _custom_tool(path: str, tool: Body) -> None:
+    """Accept a tool of the caller; those that the server runs have fields of their own."""
+    known_fields(path, tool, _TOOL_FIELDS)
+    needed_fields(path, tool, "name", "input_schema")
+    text(f"{path}.name", tool["name"])
+    if _TOOL_NAME.fullmatch(tool["name"]) is None:
+        raise refuse(f"{path}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
+    if "description" in tool:
+        text(f"{path}.description", tool["description"])
+    if "strict" in tool:
+        boolean(f"{path}.strict", tool["strict"])
+    mapping(f"{path}.input_schema", tool["input_schema"])
+    needed_fields(f"{path}.input_schema", tool["input_schema"], "type")
+    choice("object")(f"{path}.input_schema.type", tool["input_schema"]["type"])
+    fault = find_fault(tool["input_schema"])
+    if fault is not None:
+        raise refuse(f"{path}.input_schema: JSON schema is invalid: {fault}")
 
 
 def _tool_choice(path: str, value: Any) -> None:
@@ -110,6 +116,10 @@ def _tool_choice(path: str, value: Any) -> None:
     boolean(f"{path}.{kind}.disable_parallel_tool_use", value.get("disable_parallel_tool_use", False))
 
 
+def _cache_control(path: str, value: Any) -> None:
+    check_breakpoint("", {path: value})
+
+
 _FIELDS: Mapping[str, Check] = {
     "model": text,
     "messages": array,
@@ -121,12 +131,12 @@ _FIELDS: Mapping[str, Check] = {
     "temperature": fraction,
     "top_p": fraction,
     "top_k": integer(0),
-    "thinking": _thinking,
+    "thinking": thinking_field,
     "tools": _tools,
     "tool_choice": _tool_choice,
     "service_tier": choice("auto", "standard_only"),
-    "output_config": mapping,
-    "cache_control": _anything,
+    "output_config": output_config,
+    "cache_control": _cache_control,
     "container": _anything,
     "context_management": _anything,
     "inference_geo": _anything,
@@ -134,7 +144,7 @@ _FIELDS: Mapping[str, Check] = {
 }
 
 
-def read_question(headers: Mapping[str, str], body: bytes) -> Question:
+def read_question(headers: Mapping[str, str], body: bytes) -> MessagesQuestion:
     """Judge a request; null is a wrong type here, not absence.
 
     Raises:
@@ -142,7 +152,7 @@ def read_question(headers: Mapping[str, str], body: bytes) -> Question:
 
     Source: Anthropic API reference, "Create a Message".
     """
-    version = _read_version(headers)
+    strict = _read_version(headers) != _VERSIONS[0]
     request = parse_object(body)
     if request is None:
         raise refuse("The request body is not valid JSON: expected an object")
@@ -152,12 +162,21 @@ def read_question(headers: Mapping[str, str], body: bytes) -> Question:
     known_fields("", request, frozenset(_FIELDS))
     for name, value in request.items():
         _FIELDS[name](name, value)
-    _check_model(request, version)
-    turns = read_messages(request["messages"], prefill=not _is_from(request["model"], 4, 6))
+    model = model_named(request["model"])
+    turns = read_messages(request["messages"], prefill=model is None or model.knows_prefill, strict=strict)
+    _check_model(request, model, strict=strict)
+    return _question(request, model, turns)
+
+
+def _question(request: Body, model: Model | None, turns: tuple[Turn, ...]) -> MessagesQuestion:
+    """Reduce a request that was judged."""
     system = request.get("system")
     spoken = [system] if isinstance(system, str) else [block["text"] for block in system or ()]
     tools, mode, named = _read_tools(request)
-    return Question(
+    config = request.get("output_config", {})
+    cached = count_cached(request)
+    reads = was_written_before(request)
+    return MessagesQuestion(
         model=request["model"],
         turns=(*(Turn("system", each) for each in spoken if each), *turns),
         tools=tools,
@@ -168,6 +187,14 @@ def read_question(headers: Mapping[str, str], body: bytes) -> Question:
         stops=tuple(request.get("stop_sequences", ())),
         stream=request.get("stream", False),
         include_usage=True,
+        json_schema=(config.get("format") or {}).get("schema"),
+        images=count_images(request["messages"]),
+        reasoning_effort=config.get("effort"),
+        thinks=is_on(request, model),
+        shown=is_shown(request, model),
+        place=place_of(request),
+        written=0 if reads else cached,
+        read=cached if reads else 0,
     )
 
 
@@ -182,33 +209,21 @@ def _read_version(headers: Mapping[str, str]) -> str:
     return version
 
 
-def _version_of(model: str) -> tuple[str, int, int] | None:
-    """Read family and version out of a name like claude-opus-4-8 or claude-haiku-4-5-20251001."""
-    match = _VERSIONED_MODEL.match(model)
-    if match is None:
-        return None
-    return match["family"], int(match["major"]), int(match["minor"] or 0)
-
-
-def _is_from(model: str, major: int, minor: int) -> bool:
-    found = _version_of(model)
-    return found is not None and found[1:] >= (major, minor)
-
-
-def _check_model(request: Body, version: str) -> None:
-    """Refuse what a generation of models, or a version of the API, has given up."""
-    model = request["model"]
-    for name in ("temperature", "top_p", "top_k"):
-        if name in request and (version != _VERSIONS[0] or _is_from(model, 4, 7)):
-            raise refuse(f"`{name}` is deprecated for this model.")
-    thinking = request.get("thinking", {})
-    if thinking.get("type") == "enabled" and thinking["budget_tokens"] >= request["max_tokens"]:
-        raise refuse("`max_tokens` must be greater than `thinking.budget_tokens`.")
+def _check_model(request: Body, model: Model | None, *, strict: bool) -> None:
+    """Refuse what a generation of models, or the newer version of the API, has given up."""
+    sampling = [name for name in ("temperature", "top_p", "top_k") if name in request]
+    if sampling and (strict or (model is not None and not model.knows_sampling)):
+        raise refuse(f"`{sampling[0]}` is deprecated for this model.")
+    if model is not None and model.version >= (4, 1) and {"temperature", "top_p"} <= set(sampling):
+        raise refuse("`temperature` and `top_p` cannot both be specified for this model. Please use only one.")
+    if not request.get("stream", False) and request["max_tokens"] > LONGEST_WHOLE:
+        raise refuse("max_tokens: Streaming is required for operations that may take longer than 10 minutes.")
     forced = request.get("tool_choice", {}).get("type") in ("any", "tool")
-    if forced and _version_of(model) in _NO_FORCED_TOOLS:
+    if forced and model is not None and not model.knows_forced_tools:
         raise refuse('tool_choice: type "tool" and "any" are not supported for this model')
-    if forced and thinking.get("type") == "enabled":
-        raise refuse("Thinking may not be enabled when tool_choice forces tool use.")
+    check_thinking(request, model)
+    check_output(request, model)
+    check_blocks(request, model)
 
 
 _Mode = Literal["auto", "none", "required", "named"]

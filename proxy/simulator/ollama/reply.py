@@ -1,16 +1,15 @@
-"""Write answers, lines and errors as Ollama does."""
+"""Ollama as a whole: what it serves, and how refusals and failures look."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from proxy.simulator.answers import Answer, Question
-from proxy.simulator.behaviour import Behaviour
 from proxy.simulator.dialect import (
+    EPOCH,
     Frame,
-    Framing,
+    Operation,
     Page,
     Problem,
     Refused,
@@ -18,12 +17,17 @@ from proxy.simulator.dialect import (
     choose_problem,
     retry_after_header,
 )
-from proxy.simulator.ollama.request import read_question
+from proxy.simulator.ollama.chat import CREATED, Chat
+from proxy.simulator.ollama.embed import Embed
+from proxy.simulator.ollama.layer import EMPTY_CHUNK, LAYER, LayerTexts, in_layer
+from proxy.simulator.openai.problems import error_body
 
 VERSION = "0.12.6"
-CREATED = "2026-11-18T11:06:40"  # the second in which everything is created
-TOKEN_NANOSECONDS = 20_000_000  # what the durations claim for each token
-
+_OPERATIONS: Mapping[str, Operation] = {
+    "/api/chat": Chat(),
+    "/api/embed": Embed(),
+    "/v1/completions": LayerTexts(),
+}
 _NAMED: Mapping[str, Problem] = {
     "insufficient_quota": Problem(402, "you have reached your usage limit, please upgrade to continue"),
     "context_length_exceeded": Problem(400, "the prompt is longer than the context length of the model"),
@@ -49,18 +53,16 @@ class Ollama:
 
     name: str = "ollama"
     base_path: str = ""
-    chat_paths: frozenset[str] = frozenset({"/api/chat"})
-    framing: Framing = "ndjson"
     models: tuple[str, ...] = ("qwen3:latest", "llama3.2:latest")
+
+    def operation(self, path: str) -> Operation | None:
+        """Return what a POST to a path does."""
+        return _OPERATIONS.get(path)
 
     def authorize(self, headers: Mapping[str, str], key: str | None) -> None:
         """Raise Refused unless the Bearer token is the key."""
         if key is not None and bearer(headers) != key:
             raise Refused(_BY_STATUS[401])
-
-    def read(self, headers: Mapping[str, str], body: bytes) -> Question:  # noqa: ARG002 - no header matters
-        """Judge a request."""
-        return read_question(body)
 
     def page(self, path: str, models: Sequence[str]) -> Page | None:
         """Answer the health check, the version and the list of models."""
@@ -70,88 +72,40 @@ class Ollama:
             return Page(200, msgspec.json.encode({"version": VERSION}))
         if path == "/api/tags":
             return Page(200, msgspec.json.encode({"models": [_tag(each) for each in models]}))
+        if path == "/v1/models":
+            data = [{"id": each, "object": "model", "created": EPOCH, "owned_by": "library"} for each in models]
+            return Page(200, msgspec.json.encode({"object": "list", "data": data}))
         return None
 
     def lost(self, method: str, path: str, request_id: str) -> Page:  # noqa: ARG002 - the real server does not name it
         """Answer a path or a method that does not exist."""
-        if path in self.chat_paths:
+        if path in _OPERATIONS:
             return Page(405, b"405 method not allowed", _PLAIN)
         return Page(404, b"404 page not found", _PLAIN)
 
     def problem(self, status: int | None, error: str | None, model: str) -> Problem:
-        """Phrase a scripted failure."""
-        found = choose_problem(_NAMED, _BY_STATUS, status, error, model)
-        if found is not None:
-            return found
-        if status is not None and status < 500:
-            return Problem(status, "the request was refused by the simulation")
-        return Problem(status or 500, _CRASH)
+        """Phrase a scripted failure; models asked through the OpenAI layer are marked."""
+        name = model.removeprefix(LAYER)
+        found = choose_problem(_NAMED, _BY_STATUS, status, error, name)
+        if found is None and status is not None and status < 500:
+            found = Problem(status, "the request was refused by the simulation")
+        if found is None:
+            found = Problem(status or 500, _CRASH)
+        return found if name == model else in_layer(found)
 
     def problem_page(self, problem: Problem, request_id: str) -> Page:  # noqa: ARG002 - it has no such header
         """Render a problem as an answer."""
         return Page(problem.status, _error_body(problem), headers=retry_after_header(problem))
 
     def problem_frame(self, problem: Problem, request_id: str) -> Frame:  # noqa: ARG002 - it has no such field
-        """Render a problem as a line within a stream."""
+        """Render a problem as a line within a stream; the OpenAI layer takes it for an empty chunk."""
+        if problem.type is not None:
+            return Frame(EMPTY_CHUNK, "closing")
         return Frame(_error_body(problem), "closing")
 
     def headers(self, request_id: str) -> dict[str, str]:  # noqa: ARG002 - it has no such header
         """Return the headers of every answer: none of its own."""
         return {}
-
-    def whole(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> bytes:
-        """Render the answer in one object."""
-        answer = answers[0]
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-        if answer.calls:
-            message["tool_calls"] = [_call(answer, index) for index in range(len(answer.calls))]
-        body = _line(question, 0, message) | _ending(question, answer, behaviour)
-        return msgspec.json.encode(body)
-
-    def frames(self, question: Question, answers: Sequence[Answer], behaviour: Behaviour) -> Iterator[Frame]:
-        """Render the lines of a stream."""
-        answer = answers[0]
-        messages: list[dict[str, Any]] = [{"content": piece} for piece in answer.pieces]
-        messages += [{"content": "", "tool_calls": [_call(answer, index)]} for index in range(len(answer.calls))]
-        for index, message in enumerate(messages):
-            line = _line(question, index, {"role": "assistant", **message}) | {"done": False}
-            yield Frame(msgspec.json.encode(line), "content")
-        last = _line(question, len(messages), {"role": "assistant", "content": ""})
-        yield Frame(msgspec.json.encode(last | _ending(question, answer, behaviour)), "closing")
-
-
-def _line(question: Question, index: int, message: dict[str, Any]) -> dict[str, Any]:
-    nanoseconds = (index * TOKEN_NANOSECONDS + 123_456_789) % 1_000_000_000
-    created = f"{CREATED}.{nanoseconds:09d}Z"
-    return {"model": question.model, "created_at": created, "message": message}
-
-
-def _ending(question: Question, answer: Answer, behaviour: Behaviour) -> dict[str, Any]:
-    """Say how and how long; an empty conversation only loads the model.
-
-    Source: ollama, server/routes.go, ChatHandler.
-    """
-    reason = behaviour.finish or ("length" if answer.finish == "length" else "stop")
-    if not question.turns:
-        return {"done": True, "done_reason": behaviour.finish or "load"}
-    spent = answer.completion_tokens * TOKEN_NANOSECONDS
-    return {
-        "done": True,
-        "done_reason": reason,
-        "total_duration": spent + 150_000_000,
-        "load_duration": 100_000_000,
-        "prompt_eval_count": answer.prompt_tokens,
-        "prompt_eval_duration": 50_000_000,
-        "eval_count": answer.completion_tokens,
-        "eval_duration": spent,
-    }
-
-
-def _call(answer: Answer, index: int) -> dict[str, Any]:
-    """Write a tool call; its index is always 0, as that of many released versions is."""
-    call = answer.calls[index]
-    function = {"index": 0, "name": call.name, "arguments": call.arguments}
-    return {"id": f"call_{call.key[:8]}", "function": function}
 
 
 def _tag(model: str) -> dict[str, Any]:
@@ -173,4 +127,8 @@ def _tag(model: str) -> dict[str, Any]:
 
 
 def _error_body(problem: Problem) -> bytes:
-    return msgspec.json.encode({"error": problem.message})
+    if problem.type is not None:
+        return error_body(replace(problem, param=None, code=None))
+    return msgspec.json.encode(
+        [{"error": problem.message}] if "array_error" in problem.quirks else {"error": problem.message}
+    )

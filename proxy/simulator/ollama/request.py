@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,7 +25,19 @@ _FLOATS = ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "pres
 _KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
 
-def read_question(body: bytes) -> Question:
+THINKLESS, TOOLLESS = "plain", "bare"  # models whose names start so lack a capability
+LEVELS = ("low", "medium", "high", "max")
+LEVELLED = "gpt-oss"  # the only models that think so much, or so little
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatQuestion(Question):
+    """A question to the native API; `think` is what was asked for, None for nothing."""
+
+    think: bool | None = None
+
+
+def read_question(body: bytes) -> ChatQuestion:
     """Judge a request; null means absent, unknown fields are ignored.
 
     Raises:
@@ -32,33 +45,51 @@ def read_question(body: bytes) -> Question:
 
     Source: ollama, docs/api.md, "Generate a chat completion"; api/types.go, ChatRequest.
     """
-    if not body.strip():
-        raise _refuse("missing request body")
-    parsed = parse_object(body)
-    if parsed is None:
-        raise _refuse("invalid character in JSON, looking for beginning of value")
-    request = without_nulls(parsed)
+    request = read_body(body)
     model = _field(request, "model", str, "ChatRequest", "")
     messages = _field(request, "messages", list, "ChatRequest", [])
     stream = _field(request, "stream", bool, "ChatRequest", True)
     options = _read_options(_field(request, "options", dict, "ChatRequest", {}))
     if not model:
-        raise _refuse("model is required")
-    _check_others(request)
+        raise refuse("model is required")
+    think, effort = _read_think(request, model)
+    form = _read_format(request)
+    logprobs, top = _read_logprobs(request)
+    tools = tuple(_read_tool(each) for each in _field(request, "tools", list, "ChatRequest", []))
+    if tools and model.startswith(TOOLLESS):
+        raise refuse(f"registry.ollama.ai/library/{model} does not support tools")
     stops = options.get("stop", [])
     limit = options.get("num_predict", -1)
-    return Question(
+    return ChatQuestion(
         model=model,
         turns=tuple(_read_message(each) for each in messages),
-        tools=tuple(_read_tool(each) for each in _field(request, "tools", list, "ChatRequest", [])),
+        tools=tools,
         max_tokens=limit if limit >= 0 else None,
         stops=tuple(stops),
         seed=options.get("seed"),
         stream=stream,
+        json_object=form == "json",
+        json_schema=form if isinstance(form, dict) else None,
+        logprobs=logprobs,
+        top_logprobs=top,
+        images=sum(len(message.get("images") or ()) for message in messages),
+        reasoning_effort=effort,
+        think=think,
     )
 
 
-def _refuse(message: str) -> Refused:
+def read_body(body: bytes) -> Body:
+    """Decode a JSON object, without its nulls; raises Refused."""
+    if not body.strip():
+        raise refuse("missing request body")
+    parsed = parse_object(body)
+    if parsed is None:
+        raise refuse("invalid character in JSON, looking for beginning of value")
+    return without_nulls(parsed)
+
+
+def refuse(message: str) -> Refused:
+    """Build the refusal of a request with status 400."""
     return Refused(Problem(400, message))
 
 
@@ -70,20 +101,49 @@ def _field(owner: Body, name: str, kind: type, struct: str, default: Any) -> Any
     if type(value) is not kind:
         got = _KINDS[type(value)]
         wanted = {str: "string", bool: "bool", int: "int"}.get(kind, f"api.{name.title()}")
-        raise _refuse(f"json: cannot unmarshal {got} into Go struct field {struct}.{name} of type {wanted}")
+        raise refuse(f"json: cannot unmarshal {got} into Go struct field {struct}.{name} of type {wanted}")
     return value
 
 
-def _check_others(request: Body) -> None:
-    """Check what does not change the answer."""
-    form = request.get("format", "json")
+def _read_think(request: Body, model: str) -> tuple[bool | None, str | None]:
+    """Return whether to think, and how hard.
+
+    Source: ollama, api/types.go, ThinkValue; server/routes.go, ChatHandler.
+    """
+    think = request.get("think")
+    if think is None:
+        return None, None
+    if not isinstance(think, (bool, str)):
+        raise refuse('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
+    if isinstance(think, str) and think not in LEVELS:
+        raise refuse(f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)')
+    if think is not False and model.startswith(THINKLESS):
+        raise refuse(f'"{model}" does not support thinking')
+    if isinstance(think, bool):
+        return think, None
+    if LEVELLED not in model:
+        raise refuse(f'think value "{think}" is not supported for this model')
+    return True, think
+
+
+def _read_logprobs(request: Body) -> tuple[bool, int]:
+    """Return whether log probabilities are wanted, and how many beside the token's own."""
+    wanted = _field(request, "logprobs", bool, "ChatRequest", False)
+    top = _field(request, "top_logprobs", int, "ChatRequest", 0)
+    if not 0 <= top <= MOST_LOGPROBS:
+        raise refuse(f"top_logprobs must be between 0 and {MOST_LOGPROBS}")
+    return wanted, top if wanted else 0
+
+
+def _read_format(request: Body) -> Any:
+    """Return "json", a schema, or an empty text."""
+    form = request.get("format", "")
     if form not in ("json", "") and not isinstance(form, dict):
-        raise _refuse('invalid format: expected "json" or a JSON schema')
-    if not isinstance(request.get("think", False), (bool, str)):
-        raise _refuse('think must be a boolean or string ("high", "medium", "low", true, or false)')
-    _field(request, "logprobs", bool, "ChatRequest", False)
-    if not 0 <= _field(request, "top_logprobs", int, "ChatRequest", 0) <= MOST_LOGPROBS:
-        raise _refuse(f"top_logprobs must be between 0 and {MOST_LOGPROBS}")
+        raise refuse('invalid format: expected "json" or a JSON schema')
+    fault = find_fault(form, "format") if isinstance(form, dict) else None
+    if fault is not None:
+        raise refuse(f"invalid JSON schema in format: {fault}")
+    return form
 
 
 def _read_options(options: Body) -> Body:
@@ -91,22 +151,22 @@ def _read_options(options: Body) -> Body:
     known = without_nulls(options)
     for name in _INTEGERS:
         if name in known and (isinstance(known[name], bool) or not isinstance(known[name], int)):
-            raise _refuse(f'option "{name}" must be of type integer')
+            raise refuse(f'option "{name}" must be of type integer')
     for name in _FLOATS:
         if name in known and (isinstance(known[name], bool) or not isinstance(known[name], (int, float))):
-            raise _refuse(f'option "{name}" must be of type float32')
+            raise refuse(f'option "{name}" must be of type float32')
     stops = known.get("stop", [])
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise _refuse('option "stop" must be of type array')
+        raise refuse('option "stop" must be of type array')
     return known
 
 
 def _read_message(message: Any) -> Turn:
     if not isinstance(message, dict):
-        raise _refuse("json: cannot unmarshal value into Go struct field ChatRequest.messages of type api.Message")
+        raise refuse("json: cannot unmarshal value into Go struct field ChatRequest.messages of type api.Message")
     role = _field(message, "role", str, "ChatRequest.messages", "")
     if role not in _ROLES:
-        raise _refuse(f"invalid role: {role}, role must be one of [system, user, assistant, tool]")
+        raise refuse(f"invalid role: {role}, role must be one of [system, user, assistant, tool]")
     said = [_field(message, "content", str, "ChatRequest.messages", "")]
     for name in ("thinking", "tool_name", "tool_call_id"):
         _field(message, name, str, "ChatRequest.messages", "")
@@ -118,9 +178,12 @@ def _read_message(message: Any) -> Turn:
 
 def _check_image(image: Any) -> None:
     try:
-        base64.b64decode(image, validate=True)
+        data = base64.b64decode(image, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise _refuse("illegal base64 data at input byte 0") from error
+        at = image.index(":") if isinstance(image, str) and image.startswith("data:") else 0
+        raise refuse(f"illegal base64 data at input byte {at}") from error
+    if not data:
+        raise refuse("Failed to load image or audio file")
 
 
 def _read_call(call: Any) -> str:
@@ -133,11 +196,11 @@ def _read_call(call: Any) -> str:
 
 def _read_tool(tool: Any) -> Tool:
     if not isinstance(tool, dict):
-        raise _refuse("json: cannot unmarshal value into Go struct field ChatRequest.tools of type api.Tool")
+        raise refuse("json: cannot unmarshal value into Go struct field ChatRequest.tools of type api.Tool")
     function = _field(tool, "function", dict, "ChatRequest.tools", {})
     name = _field(function, "name", str, "ChatRequest.tools.function", "")
     schema = _field(function, "parameters", dict, "ChatRequest.tools.function", {})
     fault = find_fault(schema, "ChatRequest.tools.function.parameters")
     if fault is not None:
-        raise _refuse(f"json: cannot unmarshal: {fault}")
+        raise refuse(f"json: cannot unmarshal: {fault}")
     return Tool(name, schema)

@@ -1,9 +1,8 @@
 """Judge the messages of a chat completion request, and reduce them to turns."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from proxy.simulator.answers import Role, Turn
+from proxy.simulator.answers import Turn
 from proxy.simulator.dialect import Body, Refused
 from proxy.simulator.openai.checks import (
     array,
@@ -16,33 +15,11 @@ from proxy.simulator.openai.checks import (
     unsupported_choice,
     wrong_type,
 )
-
-ROLES = ("system", "assistant", "user", "function", "tool", "developer")
-
-_COMMON = frozenset({"role", "content", "name"})
-_FIELDS: Mapping[str, frozenset[str]] = {
-    "system": _COMMON,
-    "developer": _COMMON,
-    "user": _COMMON,
-    "function": _COMMON,
-    "tool": _COMMON | {"tool_call_id"},
-    "assistant": _COMMON | {"tool_calls", "refusal", "audio", "function_call", "annotations"},
-}
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "user": ("text", "image_url", "input_audio", "file"),
-    "assistant": ("text", "refusal"),
-}
-_READ_AS: Mapping[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
+from proxy.simulator.openai.grammar import Grammar
+from proxy.simulator.openai.parts import read_part
 
 
-def read_messages(messages: Any) -> tuple[Turn, ...]:
+def read_messages(messages: Any, grammar: Grammar) -> tuple[Turn, ...]:
     """Judge the conversation; raises Refused.
 
     Source: OpenAI API reference, "Create chat completion", messages.
@@ -50,35 +27,48 @@ def read_messages(messages: Any) -> tuple[Turn, ...]:
     if messages is None:
         raise missing("messages")
     array("messages", messages)
-    turns = [_read_message(f"messages[{index}]", each) for index, each in enumerate(messages)]
-    _check_tool_results(messages)
+    turns = [_read_message(f"messages[{index}]", each, grammar) for index, each in enumerate(messages)]
+    if grammar.links_results:
+        _check_tool_results(messages)
     return tuple(turns)
 
 
-def _read_message(path: str, message: Any) -> Turn:
+def count_pictures(messages: list[Body]) -> int:
+    """Count the pictures in messages that were judged."""
+    contents = [message.get("content") for message in messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(part["type"] == "image_url" for part in parts)
+
+
+def _read_message(path: str, message: Any, grammar: Grammar) -> Turn:
     mapping(path, message)
     if "role" not in message:
         raise missing(f"{path}.role")
     role = message["role"]
     text(f"{path}.role", role)
-    if role not in ROLES:
-        raise unsupported_choice(f"{path}.role", role, ROLES)
-    known_fields(path, message, _FIELDS[role])
+    if role not in grammar.roles:
+        raise unsupported_choice(f"{path}.role", role, tuple(grammar.roles))
+    if not grammar.ignores_unknown:
+        known_fields(path, message, grammar.message_fields[role])
     if message.get("name") is not None:
         text(f"{path}.name", message["name"])
-    said = _read_content(path, role, message)
+    elif role == "function":
+        raise missing(f"{path}.name")
+    said = _read_content(path, grammar.parts.get(role, ("text",)), message)
     calls = _read_calls(path, message) if message.get("tool_calls") is not None else []
+    if message.get("function_call") is not None:
+        calls.append(_read_named(f"{path}.function_call", message["function_call"], "arguments"))
     if role == "tool":
         if message.get("tool_call_id") is None:
             raise missing(f"{path}.tool_call_id")
         text(f"{path}.tool_call_id", message["tool_call_id"])
-    return Turn(_READ_AS[role], "\n".join([*said, *calls]))
+    return Turn(grammar.roles[role], "\n".join([*said, *calls]))
 
 
-def _read_content(path: str, role: str, message: Body) -> list[str]:
+def _read_content(path: str, kinds: tuple[str, ...], message: Body) -> list[str]:
     content = message.get("content")
     if content is None:
-        if role == "assistant" and any(
+        if message["role"] == "assistant" and any(
             message.get(other) is not None for other in ("tool_calls", "refusal", "function_call", "audio")
         ):
             return []
@@ -88,30 +78,8 @@ def _read_content(path: str, role: str, message: Body) -> list[str]:
     if not isinstance(content, list):
         raise wrong_type(f"{path}.content", "one of a string or array of objects", content)
     array(f"{path}.content", content)
-    parts = [_read_part(f"{path}.content[{index}]", role, each) for index, each in enumerate(content)]
+    parts = [read_part(f"{path}.content[{index}]", kinds, each) for index, each in enumerate(content)]
     return [part for part in parts if part]
-
-
-def _read_part(path: str, role: str, part: Any) -> str:
-    """Return the text of a content part; pictures, sounds and files have none."""
-    mapping(path, part)
-    kinds = _PARTS.get(role, ("text",))
-    if "type" not in part:
-        raise missing(f"{path}.type")
-    kind = part["type"]
-    choice(*kinds)(f"{path}.type", kind)
-    if kind not in part:
-        raise missing(f"{path}.{kind}")
-    if kind in ("text", "refusal"):
-        text(f"{path}.{kind}", part[kind])
-        return str(part[kind])
-    mapping(f"{path}.{kind}", part[kind])
-    if kind == "image_url":
-        url = part[kind].get("url")
-        text(f"{path}.image_url.url", url)
-        if not url.startswith(("https://", "http://", "data:image/")):
-            raise refuse(f"Invalid '{path}.image_url.url'.", f"{path}.image_url.url", "invalid_image_url")
-    return ""
 
 
 def _read_calls(path: str, message: Body) -> list[str]:
@@ -130,13 +98,16 @@ def _read_call(path: str, call: Any) -> str:
     known_fields(path, call, frozenset({"id", "type", kind}))
     if kind not in call:
         raise missing(f"{path}.{kind}")
-    mapping(f"{path}.{kind}", call[kind])
-    argument = "arguments" if kind == "function" else "input"
+    return _read_named(f"{path}.{kind}", call[kind], "arguments" if kind == "function" else "input")
+
+
+def _read_named(path: str, call: Any, argument: str) -> str:
+    mapping(path, call)
     for name in ("name", argument):
-        if name not in call[kind]:
-            raise missing(f"{path}.{kind}.{name}")
-        text(f"{path}.{kind}.{name}", call[kind][name])
-    return f"{call[kind]['name']} {call[kind][argument]}"
+        if name not in call:
+            raise missing(f"{path}.{name}")
+        text(f"{path}.{name}", call[name])
+    return f"{call['name']} {call[argument]}"
 
 
 def _check_tool_results(messages: list[Body]) -> None:

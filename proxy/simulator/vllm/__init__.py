@@ -1,0 +1,5 @@
+"""The dialect of vLLM's OpenAI-compatible server."""
+
+from proxy.simulator.vllm.reply import VLLM
+
+dialect = VLLM()
