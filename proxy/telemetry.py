@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +60,7 @@ class CallRecord:
     attempts: int = 0
     dropped: tuple[str, ...] = ()
     upstream_request_id: str = ""
+    rate_limits: Mapping[str, str] = field(default_factory=dict)  # what the upstream says, in OpenAI's names
     upstream_seconds: float = 0.0  # spent waiting for upstreams, until the first content
     first_token: float | None = None  # when the first content was there
     facts: Facts = field(default_factory=Facts)

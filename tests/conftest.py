@@ -18,7 +18,16 @@ from proxy.providers import traits
 from proxy.simulator import Simulator
 from proxy.telemetry import LineWriter
 
-MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5", "ollama": "qwen3"}
+MODELS = {
+    "openai": "gpt-4o-mini",
+    "anthropic": "claude-haiku-4-5",
+    "huggingface": "meta-llama/Llama-3.3-70B-Instruct",
+    "ollama": "qwen3",
+    "vllm": "meta-llama/Llama-3.1-8B-Instruct",
+    "tgi": "tgi",
+    "rayserve": "qwen2.5-7b",
+    "bentoml": "mistralai/Mistral-7B-Instruct-v0.3",
+}
 DIALECTS = tuple(MODELS)
 
 

@@ -1,13 +1,15 @@
 """Frames are found whatever the cuts and the line ends (reference/upstreams.md §12.1, vectors 1-6)."""
 
+import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import Broken
-from proxy.framing import MAX_FRAME_BYTES, FrameSplitter, JsonLines, SseFrames, is_json, sse_data
+from proxy.framing import MAX_FRAME_BYTES, FrameSplitter, JsonLines, JsonValues, SseFrames, is_json, sse_data
 
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
@@ -21,6 +23,14 @@ scraps = st.lists(
     st.sampled_from([*LINE_ENDS, b"data: x", b"data:y", b": note", b"event: e", b"id: 1", b"data", b"\xe2\x80\xa8"])
 ).map(b"".join)
 
+inside = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(['"', "\\", '\\"', "}{", "],["]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+containers = inside.filter(lambda value: isinstance(value, dict | list | str))
+between = st.sampled_from([b"", b"\n", b" ", b",", b", ", b"\r\n\t"])
+
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     """The data in reads that end at the given places."""
@@ -28,7 +38,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
-def read_all(splitter: FrameSplitter, reads: list[bytes]) -> tuple[list[bytes], bytes]:
+def read_all(splitter: FrameSplitter | JsonValues, reads: list[bytes]) -> tuple[list[bytes], bytes]:
     """Every frame, and what is left at the end."""
     return [frame for read in reads for frame in splitter.feed(read)], splitter.flush()
 
@@ -195,3 +205,61 @@ def test_a_line_without_end_is_left() -> None:
 def test_is_json(text: bytes, is_one: bool) -> None:
     """One value, whole and alone; deep nesting is no way to crash."""
     assert is_json(text) is is_one
+
+
+@unhurried
+@given(st.lists(st.tuples(containers, between)), st.booleans(), places)
+@example([({"a": '\\"}{'}, b""), ("]", b","), ([["\\"]], b"")], True, [6, 7, 8, 9])
+def test_values_are_found_for_any_cuts(written: list[tuple[Any, bytes]], ascii_only: bool, cuts: list[int]) -> None:
+    """Objects, arrays and strings one after the other come out one by one, whatever they hold and however they come."""
+    texts = [json.dumps(value, ensure_ascii=ascii_only).encode() for value, _ in written]
+    data = b"".join(text + gap for text, (_, gap) in zip(texts, written, strict=True))
+    for reads in ([data], pieces(data, cuts), [data[place : place + 1] for place in range(len(data))]):
+        assert read_all(JsonValues(), reads) == (texts, b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        pytest.param(b'{"a":1}{"b":2}', [b'{"a":1}', b'{"b":2}'], id="back to back"),
+        pytest.param(b'{"a":{"b":[{}]}}[[],{}]', [b'{"a":{"b":[{}]}}', b"[[],{}]"], id="nested"),
+        pytest.param(b'"a""b"', [b'"a"', b'"b"'], id="strings"),
+        pytest.param(b'{"a":"}{"}"{"', [b'{"a":"}{"}', b'"{"'], id="braces in strings"),
+        pytest.param(rb'"\\""\""{"a":"\\\"}"}', [rb'"\\"', rb'"\""', rb'{"a":"\\\"}"}'], id="escapes"),
+        pytest.param(b' {"a": 1 }\n,\r\n\t{} ', [b'{"a": 1 }', b"{}"], id="spaces and commas between"),
+        pytest.param('{"a":"\u2028🦊"}"é"'.encode(), ['{"a":"\u2028🦊"}'.encode(), '"é"'.encode()], id="not ASCII"),
+    ],
+)
+def test_values_written_one_after_the_other(data: bytes, values: list[bytes]) -> None:
+    """A value ends where its bracket or quote is closed; in strings brackets and escaped quotes mean nothing."""
+    assert read_all(JsonValues(), [data]) == (values, b"")
+    assert read_all(JsonValues(), [data[place : place + 1] for place in range(len(data))]) == (values, b"")
+
+
+def test_a_value_does_not_wait_for_the_next() -> None:
+    """A value is given out with its last byte."""
+    values = JsonValues()
+    assert [values.feed(bytes([byte])) for byte in b'{"a":1}'] == [[]] * 6 + [[b'{"a":1}']]
+
+
+@pytest.mark.parametrize(
+    ("data", "tail"),
+    [(b'{}{"a":', b'{"a":'), (b'{} "ab', b'"ab'), (b'{}"a\\', b'"a\\'), (b"{}, [[]\n", b"[[]"), (b"{},\n ", b"")],
+)
+def test_a_value_that_was_cut_is_left(data: bytes, tail: bytes) -> None:
+    """What never ended is handed out at the end of the body, once; what only stood between is not."""
+    values = JsonValues()
+    assert values.feed(data) == [b"{}"]
+    assert (values.flush(), values.flush()) == (tail, b"")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 99])
+def test_a_value_without_end_is_refused(cut: int) -> None:
+    """Beyond the limit the upstream is at fault; values that end in time may be as many as they like."""
+    values = JsonValues(100)
+    data = b'"' + b"x" * 99
+    assert values.feed(b"{}" * 100) == [b"{}"] * 100
+    assert values.feed(data[:cut]) + values.feed(data[cut:]) == []
+    with pytest.raises(Broken, match="100 bytes") as caught:
+        values.feed(b"x")
+    assert caught.value.code == "upstream_bad_response"

@@ -44,6 +44,7 @@ def call_headers(record: CallRecord, reply: Reply) -> dict[str, str]:
     for name, value in reply.headers.items():
         if name.lower().startswith(_PASSED_BACK) and _is_value(value):
             headers[name.lower()] = value
+    headers |= record.rate_limits
     theirs = upstream_request_id(reply.headers)
     if theirs and _is_value(theirs):
         headers["x-upstream-request-id"] = theirs

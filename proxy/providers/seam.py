@@ -120,6 +120,10 @@ class Provider(Protocol):
         """The call without what this model family has just refused, or None when that is not what failed."""
         return None
 
+    def rate_limits(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
+        """What the answer's headers say of limits, in OpenAI's names, where the dialect has other names."""
+        return {}
+
     def models_request(self, upstream: Upstream) -> UpstreamRequest | None:  # noqa: ARG002
         """Ask for the upstream's models, where it can be asked."""
         return None

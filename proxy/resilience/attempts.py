@@ -105,6 +105,7 @@ class Walk:
             reply = await self._send(endpoint, target, amended, first=False)
         record.facts = reply.facts
         record.first_token = time.perf_counter()
+        record.rate_limits = endpoint.provider.rate_limits(reply.headers)
         record.upstream_request_id = upstream_request_id(reply.headers)
         self._telemetry.attempted(target.name, "ok")
         return reply

@@ -1,5 +1,6 @@
 """A completion and its stream say the same."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from proxy.openai_format.chunks import (
     carries_content,
     collect,
     completion,
+    merge,
+    merge_usage,
     observe,
     reasoning,
     replay,
@@ -28,6 +31,9 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "gpt-4o-mini")
 USAGE = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={})
 LOGPROBS = {"content": [{"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}], "refusal": None}
+AUDIO = {"id": "audio_1", "data": "AAAA", "transcript": "Hello", "expires_at": 1795003600}
+BLOCKS = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
+NOTES = [{"type": "url_citation", "url_citation": {"url": "https://example.com", "start_index": 0, "end_index": 5}}]
 CALLS = [tool_call("call_1", "weather", '{"city":"Oslo"}'), tool_call("call_2", "time", "")]
 
 
@@ -64,6 +70,15 @@ def with_logprobs(message: Json, logprobs: Json) -> Json:
         pytest.param(whole({}, **with_logprobs({"content": "a"}, LOGPROBS)), id="logprobs"),
         pytest.param(whole({}, **choices({"content": "one"}, {"content": "two"})), id="two choices"),
         pytest.param(whole({"refusal": "I will not."}), id="refusal"),
+        pytest.param(whole({"function_call": CALLS[0]["function"]}, "function_call"), id="function call"),
+        pytest.param(whole({"audio": AUDIO}), id="sound"),
+        pytest.param(whole({"content": "Hello", "annotations": NOTES}), id="annotations"),
+        pytest.param(whole({"content": "Hello", "annotations": []}), id="no annotations"),
+        pytest.param(whole({"thinking_blocks": BLOCKS, "tool_calls": CALLS}, "tool_calls"), id="thinking blocks"),
+        pytest.param(
+            whole({}, **choices({"content": "one"}, {"tool_calls": CALLS}, {"refusal": "no"}, {"audio": AUDIO})),
+            id="choices of every kind",
+        ),
         pytest.param(whole({"content": "Hello"}, system_fingerprint="fp_1", service_tier="default"), id="fingerprint"),
     ],
 )
@@ -125,6 +140,98 @@ def test_fragments_are_folded() -> None:
         tool_call("call_2", "time", "{}"),
     ]
     assert choice["logprobs"] == {"content": [1, 2], "refusal": None}
+
+
+def folded(*deltas: Json) -> Json:
+    """The message that these deltas amount to."""
+    message: Json = collect([*map(BUILD.delta, deltas), BUILD.finish("stop")])["choices"][0]["message"]
+    return message
+
+
+def test_pieces_of_a_function_call_are_folded() -> None:
+    """The name comes once, the arguments in pieces; such a message needs no text."""
+    pieces = [{"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ":1}"}]
+    message = folded(ROLE, *({"function_call": piece} for piece in pieces))
+    assert (message["function_call"], message["content"]) == ({"name": "f", "arguments": '{"a":1}'}, None)
+
+
+def test_pieces_of_sound_are_folded() -> None:
+    """Data and transcript go on, a number stands for itself; such a message needs no text."""
+    pieces = [{"id": "audio_1"}, {"transcript": "Hel"}, {"data": "AAAA", "transcript": "lo"}, {"data": "BBBB"}]
+    message = folded(ROLE, *({"audio": piece} for piece in [*pieces, {"expires_at": 5}]))
+    assert message["content"] is None
+    assert message["audio"] == {"id": "audio_1", "transcript": "Hello", "data": "AAAABBBB", "expires_at": 5}
+
+
+@pytest.mark.parametrize("name", ["thinking_blocks", "annotations"])
+def test_lists_are_added_up(name: str) -> None:
+    """Lists that come in several deltas are one list; that alone is no answer, so the text is empty."""
+    assert folded(ROLE, {name: [1]}, {name: []}, {name: [2, 3]})[name] == [1, 2, 3]
+    assert folded(ROLE, {name: [1]})["content"] == ""
+
+
+def test_choices_may_come_in_turn() -> None:
+    """Each choice is folded by itself, and they are listed by their index."""
+    chunks = [
+        BUILD.delta({**ROLE, "content": "two"}, index=1),
+        BUILD.delta({**ROLE, "content": "one"}),
+        BUILD.delta({"content": "!"}, index=1),
+        BUILD.finish("length", index=1),
+        BUILD.finish("stop"),
+    ]
+    told = [(each["index"], each["message"]["content"], each["finish_reason"]) for each in collect(chunks)["choices"]]
+    assert told == [(0, "one", "stop"), (1, "two!", "length")]
+
+
+def test_a_replayed_call_comes_in_two_pieces() -> None:
+    """Thinking blocks come once and before the calls, a call's id and name once, the finish after all of them."""
+    chunks = replay(whole({"thinking_blocks": BLOCKS, "tool_calls": CALLS[:1]}, "tool_calls"))
+    assert [choice["delta"] for chunk in chunks for choice in chunk["choices"]] == [
+        ROLE,
+        {"thinking_blocks": BLOCKS},
+        tool_start(0, "call_1", "weather"),
+        tool_arguments(0, '{"city":"Oslo"}'),
+        {},
+    ]
+
+
+def test_several_completions_become_one() -> None:
+    """Choices are numbered in order, and the first answer gives id, time and model."""
+    others = [
+        whole({"content": "two"}, "length", id="chatcmpl-2", created=1),
+        whole({"tool_calls": CALLS}, "tool_calls"),
+    ]
+    answers = [whole({"content": "one"}, system_fingerprint="fp"), *others]
+    before = copy.deepcopy(answers)
+    merged = merge(answers)
+    assert {**merged, "choices": [], "usage": None} == {**answers[0], "choices": [], "usage": None}
+    assert [choice["index"] for choice in merged["choices"]] == [0, 1, 2]
+    assert [choice["finish_reason"] for choice in merged["choices"]] == ["stop", "length", "tool_calls"]
+    assert [choice["message"] for choice in merged["choices"]] == [each["choices"][0]["message"] for each in answers]
+    assert answers == before
+
+
+def test_the_prompt_counts_once() -> None:
+    """Of several answers to one prompt, only what was written is added up, details included."""
+    one = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={"reasoning_tokens": 2})
+    two = usage(7, 4, completion_tokens_details={"reasoning_tokens": 1, "audio_tokens": 1})
+    together = usage(
+        7,
+        9,
+        prompt_tokens_details={"cached_tokens": 3},
+        completion_tokens_details={"reasoning_tokens": 3, "audio_tokens": 1},
+    )
+    assert merge_usage([one, two]) == together
+    assert merge([whole({}, usage=one), whole({}, usage=two)])["usage"] == together
+    assert merge_usage([one]) == one
+
+
+def test_usage_that_nobody_told_is_left_out() -> None:
+    """Nothing is invented for answers without usage, and those without do not hide the others'."""
+    untold = {name: value for name, value in whole({"content": "a"}).items() if name != "usage"}
+    assert merge_usage([]) is None
+    assert "usage" not in merge([untold, untold])
+    assert merge([untold, whole({})])["usage"] == USAGE
 
 
 @pytest.mark.parametrize(

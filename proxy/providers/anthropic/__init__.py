@@ -15,6 +15,7 @@ from proxy.openai_format.encoding import decode_object, encode
 from proxy.openai_format.errors import classify, misconfigured, read_error, retry_after
 from proxy.openai_format.stops import CutStream, cut_completion
 from proxy.providers.anthropic.amend import amend
+from proxy.providers.anthropic.limits import rate_limits
 from proxy.providers.anthropic.reply import completion
 from proxy.providers.anthropic.request import build_body
 from proxy.providers.anthropic.settings import COLUMN, Settings
@@ -90,6 +91,9 @@ class Anthropic(Provider):
 
     def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:  # noqa: ARG002
         return amend(call, error)
+
+    def rate_limits(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        return rate_limits(headers)
 
     def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         settings: Settings = upstream.settings

@@ -4,6 +4,7 @@ Source: reference/upstreams.md §3.1, §6, §8-§11.
 """
 
 from collections.abc import Mapping
+
 from proxy.call import Call, Json
 from proxy.config import Upstream
 from proxy.openai_format.amendments import value_of

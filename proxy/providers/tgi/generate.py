@@ -85,9 +85,8 @@ def build_body(request: ChatRequest, prompt: Prompt, default_max_tokens: int, *,
 
 
 def read_failure(status: int, body: bytes, retry_after: float | None = None) -> UpstreamError:
-    """An error of TGI's, whose `error_type` says more than the status."""
-    facts = read_error(body)
-    return with_patience(classify(_STATUS.get(facts.type or "", status), facts, retry_after))
+    """An error of TGI's that came with a status of its own."""
+    return with_patience(classify(status, read_error(body), retry_after))
 
 
 def _read(payload: bytes) -> Json:
