@@ -64,13 +64,24 @@ def reasoning(text: str) -> Json:
     return {"reasoning": text, "reasoning_content": text}
 
 
-def usage(prompt_tokens: int, completion_tokens: int, **details: Json) -> Json:
-    """OpenAI's usage object; a group of details is left out when it is empty."""
+MOST_TOKENS = 2**53  # what every reader of JSON can count
+
+
+def is_count(value: Any) -> bool:
+    """Whether an upstream's number of tokens can be one."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
+
+
+def usage(prompt_tokens: Any, completion_tokens: Any, **details: Json) -> Json | None:
+    """OpenAI's usage object; a group of details is left out when it is empty, and all of it when a count is absurd."""
+    if not (is_count(prompt_tokens) and is_count(completion_tokens)):
+        return None
+    counted = {name: {each: n for each, n in group.items() if is_count(n)} for name, group in details.items()}
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        **{name: group for name, group in details.items() if group},
+        **{name: group for name, group in counted.items() if group},
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from proxy.simulator import anthropic, bentoml, huggingface, ollama, openai, ray
 from proxy.simulator.behaviour import Behaviour
 from proxy.simulator.connections import CountingServer
 from proxy.simulator.control import PREFIX, control
-from proxy.simulator.dialect import Dialect, Operation, Page, Refused
+from proxy.simulator.dialect import Dialect, Page, Refused
 from proxy.simulator.exchange import Exchange, Terms, lower_headers, seen_request
 from proxy.simulator.report import Report
 from proxy.simulator.scripts import Scripts
@@ -141,7 +141,7 @@ class Simulator:
         self._asked += 1
         self.report.connection_used(request.protocol, dialect.name)
         path, request_id = f"/{rest}", f"req_{self._seed:x}_{self._asked:012x}"
-        operation = _find_operation(dialect, path)
+        operation = dialect.operation(path)
         if request.method == "POST" and operation is not None:
             key = self._keys.get(dialect.name)
             terms = Terms(seed=self._seed, pace=self._pace, key=key, request_id=request_id)
@@ -165,10 +165,3 @@ class Simulator:
         except Refused as refused:
             return dialect.problem_page(refused.problem, request_id)
         return page
-
-
-def _find_operation(dialect: Any, path: str) -> Operation | None:
-    """TRANSITION: dialects that are one operation themselves, until each has `operation`."""
-    if hasattr(dialect, "operation"):
-        return cast(Operation | None, dialect.operation(path))
-    return cast(Operation, dialect) if path in dialect.chat_paths else None

@@ -29,7 +29,7 @@ from proxy.openai_format.chunks import (
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "gpt-4o-mini")
-USAGE = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={})
+USAGE = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={}) or {}
 LOGPROBS = {"content": [{"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}], "refusal": None}
 AUDIO = {"id": "audio_1", "data": "AAAA", "transcript": "Hello", "expires_at": 1795003600}
 BLOCKS = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
@@ -221,6 +221,8 @@ def test_the_prompt_counts_once() -> None:
         prompt_tokens_details={"cached_tokens": 3},
         completion_tokens_details={"reasoning_tokens": 3, "audio_tokens": 1},
     )
+    assert one
+    assert two
     assert merge_usage([one, two]) == together
     assert merge([whole({}, usage=one), whole({}, usage=two)])["usage"] == together
     assert merge_usage([one]) == one

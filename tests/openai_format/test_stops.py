@@ -23,7 +23,7 @@ from proxy.openai_format.chunks import (
 from proxy.openai_format.stops import CutStream, cut_completion
 
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "m")
-USAGE = usage(7, 5)
+USAGE = usage(7, 5) or {}
 END = (BUILD.finish("length"), BUILD.usage(USAGE))
 unhurried = settings(deadline=None)
 answers = st.text("ab#", max_size=14)

@@ -22,7 +22,7 @@ def answer(number: int, text: str, reason: str = "stop") -> list[Json]:
     """The chunks of one stream, usage last."""
     build = BUILDS[number]
     said = [build.delta({"content": piece}) for piece in text]
-    return [build.delta(ROLE), *said, build.finish(reason), build.usage(usage(7, len(text)))]
+    return [build.delta(ROLE), *said, build.finish(reason), build.usage(usage(7, len(text)) or {})]
 
 
 class Script:
@@ -80,9 +80,6 @@ class Stream:
     def chunks(self) -> list[Json]:
         events = self.out.removesuffix(DONE).split(b"\n\n")[:-1]
         return [json.loads(event.removeprefix(b"data: ")) for event in events]
-
-    def texts(self) -> list[str]:
-        return [choice["message"]["content"] for choice in collect(self.chunks)["choices"]]
 
 
 turns = st.permutations([index for index in range(3) for _ in range(6)])

@@ -3,6 +3,8 @@
 Source: platform.claude.com, "Messages"; reference/upstreams.md §5.6, §14.
 """
 
+from typing import Any
+
 from proxy.call import Call, Json
 from proxy.errors import Broken
 from proxy.openai_format import chunks
@@ -84,10 +86,16 @@ def usage(counts: Json) -> Json | None:
         return None
     read, written = counts.get("cache_read_input_tokens"), counts.get("cache_creation_input_tokens")
     cached = {"cached_tokens": read, "cache_write_tokens": written}
-    thinking = (counts.get("output_tokens_details") or {}).get("thinking_tokens")
+    details = counts.get("output_tokens_details")
+    thinking = details.get("thinking_tokens") if isinstance(details, dict) else None
     return chunks.usage(
-        (counts.get("input_tokens") or 0) + (read or 0) + (written or 0),
+        _sum(counts.get("input_tokens") or 0, read or 0, written or 0),
         counts.get("output_tokens") or 0,
         prompt_tokens_details={name: count for name, count in cached.items() if count is not None},
         completion_tokens_details={} if thinking is None else {"reasoning_tokens": thinking},
     )
+
+
+def _sum(*counts: Any) -> int | None:
+    """None when one of them is no count."""
+    return sum(counts) if all(map(chunks.is_count, counts)) else None

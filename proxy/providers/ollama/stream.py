@@ -89,7 +89,9 @@ class ChatStream:
             reason = "tool_calls" if self._tools else "stop"
         yield build.finish(reason)
         if "prompt_eval_count" in answer or "eval_count" in answer:
-            yield build.usage(usage(answer.get("prompt_eval_count") or 0, answer.get("eval_count") or 0))
+            counts = usage(answer.get("prompt_eval_count") or 0, answer.get("eval_count") or 0)
+            if counts:
+                yield build.usage(counts)
 
 
 def _logprobs(answer: Json) -> Json:

@@ -5,7 +5,7 @@ from typing import Any
 
 from proxy.call import Call, Json
 from proxy.errors import Broken
-from proxy.openai_format.chunks import reasoning
+from proxy.openai_format.chunks import is_count, reasoning
 from proxy.openai_format.encoding import encode
 from proxy.openai_format.errors import read_object
 
@@ -38,7 +38,8 @@ def complete(call: Call, body: bytes, repairs: Repairs = AS_OPENAI) -> Json:
     choices = whole.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
-    usage = {"usage": complete_usage(whole["usage"])} if whole.get("usage") else {}
+    counts = complete_usage(whole.get("usage"))
+    usage = {"usage": counts} if counts else {}
     return {
         **{name: value for name, value in whole.items() if name != "usage" and value is not None},
         **usage,
@@ -54,6 +55,7 @@ def _choice(call: Call, index: int, choice: Json, repairs: Repairs) -> Json:
     message = choice.get("message") or {}
     full: Json = {"role": "assistant", "content": None, "refusal": None}
     full |= {name: value for name, value in message.items() if name != "role" and value is not None}
+    full |= {name: read_text(full[name]) for name in TEXTS if name in full}
     if full.get("tool_calls"):
         full["tool_calls"] = [
             _tool_call(made, f"call_{call.id}_{number}", fresh=repairs.fresh_tool_ids)
@@ -78,6 +80,22 @@ def _choice(call: Call, index: int, choice: Json, repairs: Repairs) -> Json:
     }
 
 
+TEXTS = ("content", "refusal", "reasoning", "reasoning_content")
+
+
+def read_text(value: Any) -> str | None:
+    """A member of a message or delta that is text; some vendors send it in parts.
+
+    Raises:
+        Broken: it is neither.
+    """
+    if isinstance(value, list):
+        return "".join(part.get("text") or "" for part in value if isinstance(part, dict))
+    if value is None or isinstance(value, str):
+        return value
+    raise Broken("the upstream's text is no text", code="upstream_bad_response")
+
+
 def finish_reason(reason: str, *, tools: bool = False) -> str:
     """One of OpenAI's own; anything else is an end like another.
 
@@ -98,11 +116,17 @@ def finish_reason(reason: str, *, tools: bool = False) -> str:
 _REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
-def complete_usage(usage: Json) -> Json:
-    """Usage with its total, and without details that are null."""
+def complete_usage(usage: Any) -> Json | None:
+    """Usage with its total, and without details that are null; None when there is none, or its counts are absurd."""
+    if not isinstance(usage, dict) or not usage:
+        return None
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    if not (is_count(prompt) and is_count(completion)):
+        return None
     known = {name: count for name, count in usage.items() if count is not None}
-    total = (known.get("prompt_tokens") or 0) + (known.get("completion_tokens") or 0)
-    return {"total_tokens": total, **known}
+    total = known.get("total_tokens")
+    counted = total if is_count(total) else prompt + completion
+    return {**known, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": counted}
 
 
 def complete_logprobs(logprobs: Any) -> Json | None:

@@ -11,7 +11,16 @@ from proxy.errors import Broken, CutShort
 from proxy.framing import SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
 from proxy.openai_format.errors import read_object
-from proxy.providers.openai.reply import AS_OPENAI, Repairs, arguments, complete_logprobs, complete_usage, finish_reason
+from proxy.providers.openai.reply import (
+    AS_OPENAI,
+    TEXTS,
+    Repairs,
+    arguments,
+    complete_logprobs,
+    complete_usage,
+    finish_reason,
+    read_text,
+)
 
 _KEPT = ("system_fingerprint", "service_tier")
 
@@ -70,8 +79,9 @@ class NormalisedStream:
             return
         chunk = read_object(payload)
         kept = {name: chunk[name] for name in _KEPT if chunk.get(name)}
-        if chunk.get("usage"):
-            self._usage = {"usage": complete_usage(chunk["usage"]), **kept}
+        counts = complete_usage(chunk.get("usage"))
+        if counts:
+            self._usage = {"usage": counts, **kept}
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             for made in self._read_choice(chunk, choice):
@@ -97,6 +107,7 @@ class NormalisedStream:
         if state.finished:
             return
         plain = {name: value for name, value in delta.items() if name not in ("role", "tool_calls") and value}
+        plain |= {name: read_text(plain[name]) for name in TEXTS if name in plain}
         thoughts = plain.get("reasoning") or plain.get("reasoning_content")
         if thoughts:
             plain |= reasoning(thoughts)

@@ -101,8 +101,7 @@ def _read_json(body: bytes, headers: Mapping[str, str]) -> Any:
 
 def _usage(value: Any, shape: AnswerShape) -> Json | None:
     counts = [find(value, path) if path else None for path in (shape.prompt_tokens, shape.completion_tokens)]
-    prompt, completion = counts
-    return chunks.usage(prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
+    return chunks.usage(*counts)
 
 
 def _reason(value: Any, shape: AnswerShape) -> str | None:

@@ -1,0 +1,299 @@
+"""A deployment's answer is found where YAML says, whole or as a stream, in whatever pieces it comes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.admission.parsing import parse
+from proxy.call import Call, Caller, Json
+from proxy.config.load import build
+from proxy.config.source import Document
+from proxy.errors import Broken, CutShort, Limited, UpstreamError
+from proxy.openai_format.chunks import ROLE, collect, usage
+from proxy.providers import providers, traits
+from proxy.providers.relay import open_parser, read_whole
+from proxy.providers.seam import StreamParser, Target
+
+BENTOML = providers()["bentoml"]
+SSE, JSON, TEXT = "text/event-stream", "application/json", "text/plain; charset=utf-8"
+texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), min_size=1, max_size=5)
+places = st.lists(st.integers(0, 120), max_size=8)
+
+
+def target(**custom: Any) -> Target:
+    """A deployment with a shape of its own."""
+    upstream = {"provider": "bentoml", "base_url": "http://upstream.example", "settings": {"mode": "custom", **custom}}
+    return Target("up", build(Document("octet.yaml", {"upstreams": {"up": upstream}}), traits()).upstreams["up"], "m")
+
+
+def call(**fields: Any) -> Call:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return parse(json.dumps(body).encode(), caller=Caller(), headers={}, call_id="1", received_at=1.0)
+
+
+def whole(body: bytes | str, kind: str = JSON, *, stop: Any = None, **answer: Any) -> Json:
+    """The completion that a whole answer amounts to."""
+    data = body if isinstance(body, bytes) else body.encode()
+    return read_whole(BENTOML, call(stop=stop), target(answer=answer), {"content-type": kind}, data)
+
+
+def text_of(body: bytes | str, kind: str = JSON, **answer: Any) -> Any:
+    return whole(body, kind, **answer)["choices"][0]["message"]["content"]
+
+
+def parser(kind: str, shape: Json, answer: Json | None = None, **fields: Any) -> StreamParser:
+    where = target(stream=shape, **({"answer": answer} if answer else {}))
+    return open_parser(BENTOML, call(stream=True, **fields), where, {"content-type": kind})
+
+
+def told(data: bytes | str, kind: str, answer: Json | None = None, *, cuts: Any = (), **shape: Any) -> list[Json]:
+    """The chunks of a stream that came in reads which end at the given places."""
+    body = data if isinstance(data, bytes) else data.encode()
+    ends = sorted(place for place in cuts if place < len(body))
+    stream = parser(kind, shape, answer)
+    read = [body[start:end] for start, end in zip([0, *ends], [*ends, len(body)], strict=True)]
+    return [*(chunk for each in read for chunk in stream.feed(each)), *stream.finish()]
+
+
+def streamed(data: bytes | str, kind: str = "application/x-ndjson", **shape: Any) -> str:
+    """The text of a stream, which is the same byte by byte."""
+    chunks = told(data, kind, **shape)
+    by_bytes = told(data, kind, cuts=range(1, len(data.encode() if isinstance(data, str) else data)), **shape)
+    text: str = collect(chunks)["choices"][0]["message"]["content"]
+    assert collect(by_bytes) == collect(chunks)
+    assert (chunks[0]["choices"][0]["delta"], chunks[-1]["choices"][0]["finish_reason"]) == (ROLE, "stop")
+    return text
+
+
+def lines(*items: Any) -> str:
+    return "".join(json.dumps(item) + "\n" for item in items)
+
+
+def events(*items: Any) -> str:
+    return "".join(f"data: {json.dumps(item)}\n\n" for item in items)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        pytest.param("Hello", TEXT, id="text"),
+        pytest.param('"Hello"', JSON, id="a JSON string"),
+        pytest.param("Hello", "", id="text without a type"),
+        pytest.param('{"text":"Hello"}', "", id="JSON without a type"),
+        *(
+            pytest.param(json.dumps(body), JSON, id=json.dumps(body))
+            for body in (
+                {"text": "Hello"},
+                {"generated_text": "Hello"},
+                {"response": "Hello"},
+                {"output": "Hello", "text": None},
+                {"choices": [{"message": {"content": "Hello"}}]},
+                {"choices": [{"text": "Hello"}]},
+                [{"generated_text": "Hello"}],
+                {"text": "Hello", "error": None},
+            )
+        ),
+    ],
+)
+def test_usual_answers_need_no_paths(body: str, kind: str) -> None:
+    """Text is itself, and JSON is looked through in the usual places."""
+    assert text_of(body, kind) == "Hello"
+
+
+def test_the_first_path_that_hits_wins() -> None:
+    """Paths are tried in turn; numbers count the items of lists, or are names in objects."""
+    body = json.dumps({"a": {"0": "zero", "b": [{"c": 1}, {"c": "x"}]}, "d": "y"})
+    assert text_of(body, text=["a.b.0.c", "a.b.7.c", "a.e", "a.b.1.c", "d"]) == "x"
+    assert text_of(body, text=["a.0", "d"]) == "zero"
+
+
+def test_an_answer_is_a_whole_completion() -> None:
+    """What YAML names of usage and end is told; it is OpenAI's completion in all other things."""
+    body = '{"text": "Hello", "meta": {"in": 3, "out": 2, "why": "length"}}'
+    answer = {"prompt_tokens": "meta.in", "completion_tokens": "meta.out", "finish_reason": "meta.why"}
+    made = whole(body, **answer)
+    assert (made["id"], made["object"], made["created"], made["model"]) == ("chatcmpl-1", "chat.completion", 1, "m")
+    assert (made["usage"], made["choices"][0]["finish_reason"]) == (usage(3, 2), "length")
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"prompt_tokens": "a"}, {"completion_tokens": "a"}, {"prompt_tokens": "a", "completion_tokens": "b"}]
+)
+def test_usage_is_never_invented(answer: Json) -> None:
+    """Unless both counts are found there is none; without a reason the end is `stop`."""
+    made = whole('{"text": "Hello", "a": 1, "b": "two"}', finish_reason="c", **answer)
+    assert "usage" not in made
+    assert made["choices"][0]["finish_reason"] == "stop"
+
+
+NO_TEXT = [
+    *((body, JSON) for body in ('{"wrong": "Hello"}', '{"text": 5}', "5", "null", "", '{"text": "Hel', b"\xff\xfe")),
+    *(("", ""), ("<html>Hello</html>", "text/html; charset=utf-8")),
+]
+
+
+@pytest.mark.parametrize(("body", "kind"), NO_TEXT)
+def test_an_answer_without_text_is_none(body: Any, kind: str) -> None:
+    """Nothing is made up for an answer that holds no text: it is the upstream's failure."""
+    with pytest.raises(Broken) as caught:
+        whole(body, kind)
+    assert (caught.value.status, caught.value.code) == (502, "upstream_bad_response")
+
+
+@pytest.mark.parametrize(
+    ("body", "answer", "kind", "message"),
+    [
+        ('{"error": "out of memory"}', {}, Broken, "out of memory"),
+        ('{"error": {"message": "slow down", "code": 429}}', {}, Limited, "slow down"),
+        ('{"text": "Hello", "status": {"problem": "no GPU"}}', {"error": "status.problem"}, Broken, "no GPU"),
+        ('{"text": "Hello", "failed": true}', {"error": "failed"}, Broken, "failed"),
+    ],
+)
+def test_an_error_in_a_success_is_an_error(body: str, answer: Json, kind: type[UpstreamError], message: str) -> None:
+    """What stands at the error's path fails the attempt, whole and as a stream's item after text."""
+    with pytest.raises(kind, match=message):
+        whole(body, **answer)
+    stream = parser("application/x-ndjson", {}, answer)
+    assert len(list(stream.feed(b'{"text":"a"}\n'))) == 2
+    with pytest.raises(kind, match=message):
+        list(stream.feed(body.encode() + b"\n"))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        ("é🦊".encode(), "text/plain", "é🦊"),
+        ("é".encode("latin-1"), "text/plain; charset=ISO-8859-1", "é"),
+        ("é".encode("utf-16"), 'text/plain; charset="utf-16"', "é"),
+        ("é".encode(), "text/plain; charset=klingon", "é"),
+        (b"a\xffb", "text/plain", "a\ufffdb"),
+        (b"", "text/plain", ""),
+    ],
+)
+def test_texts_are_read_in_their_charset(body: bytes, kind: str, text: str) -> None:
+    """The declared charset counts, UTF-8 else; bytes that fit none are replaced, and no bytes are a text too."""
+    assert text_of(body, kind) == text
+    assert streamed(body, kind) == text
+
+
+FRAMINGS = [
+    pytest.param("".join, TEXT, {}, id="text"),
+    pytest.param("".join, "application/octet-stream", {"framing": "text"}, id="text by framing"),
+    pytest.param(lambda said: events(*({"text": text} for text in said)), SSE, {}, id="sse"),
+    pytest.param(lambda said: events(*said) + "data: [DONE]\n\n", SSE, {}, id="sse of strings"),
+    pytest.param(
+        lambda said: lines(*({"token": {"text": text}} for text in said)), "application/jsonl", {}, id="ndjson"
+    ),
+    pytest.param(lambda said: lines(*said).strip(), TEXT, {"framing": "ndjson"}, id="ndjson by framing"),
+    pytest.param(
+        lambda said: "".join(json.dumps({"delta": text}, ensure_ascii=False) for text in said),
+        TEXT,
+        {"framing": "json"},
+        id="json",
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "kind", "shape"), FRAMINGS)
+@settings(deadline=None)
+@given(said=texts, cuts=places)
+def test_every_framing_tells_the_text(written: Any, kind: str, shape: Json, said: list[str], cuts: list[int]) -> None:
+    """Whatever frames it and however it is cut, the text arrives, and the end is a `stop`."""
+    chunks = told(written(said), kind, cuts=cuts, **shape)
+    choice = collect(chunks)["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("".join(said), "stop")
+    assert [chunk["choices"][0]["delta"] for chunk in chunks].count(ROLE) == 1
+
+
+def test_events_may_be_plain_text() -> None:
+    """Data lines that are no JSON are the text; so is a number, and after [DONE] nothing is."""
+    assert streamed("data: Hello\n\ndata:  there\n\ndata: 42\n\ndata: [DONE]\n\ndata: more\n\n", SSE) == "Hello there42"
+
+
+def test_items_without_text_say_nothing() -> None:
+    """Items that only tell of other things are passed over; what they tell of usage and end is kept."""
+    answer = {"prompt_tokens": "in", "completion_tokens": "out", "finish_reason": "why"}
+    body = lines({"status": "started"}, {"text": "a"}, {"in": 3, "out": 1}, {"why": "length"})
+    chunks = told(body, "application/x-ndjson", answer)
+    assert [choice["delta"] for chunk in chunks for choice in chunk["choices"]] == [ROLE, {"content": "a"}, {}]
+    assert (chunks[-2]["choices"][0]["finish_reason"], chunks[-1]["usage"]) == ("length", usage(3, 1))
+
+
+@settings(deadline=None)
+@given(texts)
+def test_cumulative_texts_become_pieces(said: list[str]) -> None:
+    """Each item holds all so far: only what is new is told (vector 35)."""
+    so_far = ["".join(said[: number + 1]) for number in range(len(said))]
+    chunks = told(lines(*so_far), "application/x-ndjson", cumulative=True)
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [ROLE, *({"content": text} for text in said), {}]
+
+
+def test_a_cumulative_text_that_changes_is_broken() -> None:
+    """What has been told cannot be taken back."""
+    stream = parser("application/x-ndjson", {"cumulative": True})
+    assert len(list(stream.feed(lines("ab", "abc").encode()))) == 3
+    with pytest.raises(Broken, match="has changed"):
+        list(stream.feed(lines("abd").encode()))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "shape"),
+    [
+        ("Hello<END>more", TEXT, {"end": "<END>"}),
+        (lines({"text": "Hello"}) + "END\n" + lines({"text": "more"}), "application/x-ndjson", {"end": "END"}),
+        ("data: Hello\n\ndata: END\n\ndata: more\n\n", SSE, {"end": "END"}),
+        (
+            lines({"text": "Hel"}, {"text": "lo", "last": True}, {"text": "x"}),
+            "application/x-ndjson",
+            {"end_field": "last"},
+        ),
+    ],
+)
+def test_a_configured_end_ends_the_stream(body: str, kind: str, shape: Json) -> None:
+    """The end itself is not told, nor what follows it; and the stream knows that it has ended."""
+    assert streamed(body, kind, **shape) == "Hello"
+    stream = parser(kind, shape)
+    list(stream.feed(body.encode()))
+    assert stream.ended
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "shape"),
+    [
+        ("Hello<EN", TEXT, {"end": "<END>"}),
+        (lines({"text": "a"}), "application/x-ndjson", {"end": "END"}),
+        (lines({"text": "a", "last": False}), "application/x-ndjson", {"end_field": "last"}),
+        ('{"text":"a"}\n{"te', "application/x-ndjson", {}),
+        ('{"text":"a"}{"te', TEXT, {"framing": "json"}),
+    ],
+)
+def test_a_stream_without_its_end_was_cut(body: str, kind: str, shape: Json) -> None:
+    """Where the end is known or an item is half, silence is no end."""
+    stream = parser(kind, shape)
+    list(stream.feed(body.encode()))
+    with pytest.raises(CutShort):
+        list(stream.finish())
+
+
+def test_what_is_no_json_is_broken() -> None:
+    """A line that should be JSON and is not is the upstream's failure."""
+    with pytest.raises(Broken, match="not JSON"):
+        told("nonsense\n", "application/x-ndjson")
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(JSON, {}), (JSON, {"framing": "none"}), (TEXT, {"framing": "none"})])
+def test_a_whole_answer_becomes_a_stream(kind: str, shape: Json) -> None:
+    """A deployment that does not stream is answered for in one piece (vector 32)."""
+    assert streamed('"Hello"' if kind == JSON else "Hello", kind, **shape) == "Hello"
+
+
+def test_stops_are_cut_on_our_side() -> None:
+    """Deployments know no stop strings: the text ends before the first, and the stream with it."""
+    assert whole("Hello###more", TEXT, stop="###")["choices"][0]["message"]["content"] == "Hello"
+    stream = parser(TEXT, {}, stop=["###", "!"])
+    chunks = [chunk for piece in (b"Hello#", b"#", b"#more") for chunk in stream.feed(piece)]
+    assert stream.ended
+    assert collect([*chunks, *stream.finish()])["choices"][0]["message"]["content"] == "Hello"
