@@ -68,7 +68,7 @@ class Facts:
 
     content: bool = False  # text, reasoning, refusal, tool call, audio or thinking block seen
     finished: bool = False  # every choice seen has a finish_reason, or the terminal frame came
-    finish_reason: str | None = None  # of the first choice
+    finish_reason: str | None = None  # of the first choice to finish
     usage: Json | None = None  # in OpenAI's shape
 
 

@@ -104,6 +104,7 @@ class JsonValues:
     def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
         self._rest = b""
+        self._started = False
         self._at = 0  # how far the rest has been looked through
         self._depth = 0
         self._in_text = False
@@ -111,6 +112,9 @@ class JsonValues:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived; return the values it completes."""
         self._rest += data
+        if not self._started and len(self._rest) >= len(_BOM):
+            self._started = True
+            self._rest = self._rest.removeprefix(_BOM)
         values, start = [], 0
         for mark in _MARKS.finditer(self._rest, self._at):
             if mark[0] == b"\\":  # the next byte has not come

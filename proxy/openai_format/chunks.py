@@ -108,12 +108,11 @@ def replay(whole: Json) -> list[Json]:
     chunks = []
     for choice in whole["choices"]:
         message, index = choice["message"], choice["index"]
-        logprobs = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
         chunks.append(build.delta(ROLE, index=index))
-        for text in ("reasoning", "reasoning_content", "refusal", "content"):
-            if message.get(text):
-                extra = logprobs if text == "content" else {}
-                chunks.append(build.delta({text: message[text]}, index=index, **extra))
+        texts = ("reasoning", "reasoning_content", "refusal", "content")
+        chunks += [build.delta({text: message[text]}, index=index) for text in texts if message.get(text)]
+        if choice.get("logprobs"):
+            chunks[-1]["choices"][0]["logprobs"] = choice["logprobs"]  # of the last text, or of none
         chunks += [
             build.delta({name: value}, index=index)
             for name, value in message.items()
@@ -224,10 +223,11 @@ def merge_usage(counts: list[Json]) -> Json | None:
     details: Json = {}
     for count in counts:
         for name, value in (count.get("completion_tokens_details") or {}).items():
-            details[name] = details.get(name, 0) + value if isinstance(value, int) else value
+            if is_count(value):
+                details[name] = details.get(name, 0) + value
     prompt_details = counts[0].get("prompt_tokens_details") or {}
     return usage(
-        counts[0].get("prompt_tokens") or 0,
+        max(count.get("prompt_tokens") or 0 for count in counts),
         completion_tokens,
         prompt_tokens_details=prompt_details,
         completion_tokens_details=details,

@@ -37,18 +37,18 @@ def modernise(fields: Json) -> Json:
 
 
 def _messages(messages: list[Any]) -> list[Any]:
-    ids: dict[Any, str] = {}  # of the latest call of each function
+    ids: dict[str, str] = {}  # of the latest call of each function
     made = 0
     modern = []
     for message in messages:
         if isinstance(message, dict) and isinstance(call := message.get("function_call"), dict):
-            ids[call.get("name")] = call_id = f"call_function_{made}"
+            ids[str(call.get("name"))] = call_id = f"call_function_{made}"
             made += 1
             rest = {name: value for name, value in message.items() if name != "function_call"}
             message = {**rest, "tool_calls": [{"id": call_id, "type": "function", "function": call}]}
         elif isinstance(message, dict) and message.get("role") == "function":
-            call_id = ids.get(message.get("name"), "")
-            message = {"role": "tool", "tool_call_id": call_id, "content": message.get("content")}
+            call_id = ids.get(str(message.get("name")), "")
+            message = {"role": "tool", "tool_call_id": call_id, "content": message.get("content") or ""}
         modern.append(message)
     return modern
 

@@ -175,6 +175,8 @@ class Column:
             UnsupportedParameter: one that this dialect refuses.
         """
         kept, dropped = {}, []
+        if fields.get("tool_choice") == "none" and self["tool_choice none"] is EMULATE:
+            fields = {name: value for name, value in fields.items() if name not in ("tools", "tool_choice")}
         for name, value in fields.items():
             treatment = self._treatment(name, value)
             if treatment is DROP:

@@ -77,7 +77,7 @@ def _read_image(raw: Json, place: str, column: Column, unread: list[str]) -> Par
     url = image.get("url") if isinstance(image, dict) else image
     if not isinstance(url, str):
         wrong_type(f"{place}.image_url.url", "a string", url)
-    if isinstance(image, dict) and image.get("detail", "auto") != "auto" and "detail" not in column.in_messages:
+    if isinstance(image, dict) and (image.get("detail") or "auto") != "auto" and "detail" not in column.in_messages:
         unread.append(f"{place}.detail")
     data = read_data_uri(url, f"{place}.image_url.url") if url[:5].lower() == "data:" else None
     if column["image data:" if data else "image https:"] is REJECT:

@@ -7,11 +7,11 @@ from typing import Any
 
 from proxy.call import Json
 
-MAX_DEPTH = 32  # of `$ref` within `$ref`; a schema that goes deeper is recursive
+MOST_INLINED = 300  # references: a few that name one another twice would grow without bound
 
 _HOLDS_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-_LISTS_SCHEMAS = ("anyOf", "allOf", "oneOf", "prefixItems")
-_IS_SCHEMA = ("items", "not", "additionalProperties", "if", "then", "else", "contains", "propertyNames")
+_LISTS_SCHEMAS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
+_IS_SCHEMA = ("items", "additionalProperties", "if", "then", "else", "contains", "propertyNames")
 
 # What Anthropic's constrained output refuses.
 _LIMITS = frozenset(
@@ -46,56 +46,57 @@ def close_objects(schema: Json) -> tuple[Json, list[str]]:
                 lost[name] = None
             else:
                 made[name] = value
-        if made.get("type") == "object" or "properties" in made:
+        kind = made.get("type")
+        if kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in made:
+            if made.get("additionalProperties", False) is not False:
+                lost["additionalProperties"] = None
             made["additionalProperties"] = False
         return made
 
     return close(schema), list(lost)
 
 
+class _Left(Exception):
+    """The schema cannot be had without references."""
+
+
 def inline_refs(schema: Json) -> Json:
-    """The schema with each `#/...` reference replaced by what it points at; a recursive one stays as it is."""
+    """The schema with each `#/...` reference replaced by what it points at.
+
+    It stays as it is when a reference leads back to itself or nowhere here, or when there would be too many.
+    """
     if "$ref" not in str(schema):
         return schema
+    made = 0
 
-    def inline(inner: Json, depth: int) -> Json:
-        target = _find(schema, inner.get("$ref"))
-        if target is None or depth > MAX_DEPTH:
-            return _each(inner, lambda below: inline(below, depth))
-        beside = {name: value for name, value in inner.items() if name != "$ref"}
-        return inline({**target, **beside}, depth + 1)
-
-    if _is_recursive(schema):
-        return schema
-    made = inline(schema, 0)
-    return {name: value for name, value in made.items() if name not in ("$defs", "definitions")}
-
-
-def _is_recursive(schema: Json) -> bool:
-    """Whether some reference leads back to itself."""
-
-    def leads_back(inner: Any, path: tuple[str, ...]) -> bool:
-        if isinstance(inner, list):
-            return any(leads_back(item, path) for item in inner)
-        if not isinstance(inner, dict):
-            return False
+    def inline(inner: Json, path: tuple[str, ...]) -> Json:
+        nonlocal made
         ref = inner.get("$ref")
-        if isinstance(ref, str):
-            target = _find(schema, ref)
-            if ref in path or ref == "#":
-                return True
-            if target is not None and leads_back(target, (*path, ref)):
-                return True
-        return any(leads_back(value, path) for name, value in inner.items() if name not in ("$defs", "definitions"))
+        if not isinstance(ref, str):
+            return _each(inner, lambda below: inline(below, path))
+        made += 1
+        target = _find(schema, ref)
+        if target is None or ref in path or made > MOST_INLINED:
+            raise _Left
+        beside = {name: value for name, value in inner.items() if name != "$ref"}
+        return inline({**target, **beside}, (*path, ref))
 
-    return leads_back(schema, ())
+    body = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
+    try:
+        return inline(body, ())
+    except (_Left, RecursionError):
+        return schema
 
 
-def _find(schema: Json, ref: Any) -> Json | None:
+def _find(schema: Json, ref: str) -> Json | None:
     """What a local reference points at."""
-    if not isinstance(ref, str) or not ref.startswith("#/"):
+    if not ref.startswith("#/"):
         return None
     here: Any = schema
     for step in ref[2:].split("/"):
-        here = here.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(here, dict) else None
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(here, list) and name.isdigit() and int(name) < len(here):
+            here = here[int(name)]
+        else:
+            here = here.get(name) if isinstance(here, dict) else None
     return here if isinstance(here, dict) else None

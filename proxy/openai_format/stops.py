@@ -4,7 +4,7 @@ Source: reference/upstreams.md §9.4, §11.3, test vectors 21 and 22.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.call import Json
@@ -16,6 +16,8 @@ class _Tail:
 
     held: str = ""
     hit: bool = False
+    entries: list[Json] = field(default_factory=list)  # log probabilities of what is held
+    credit: int = 0  # characters that were shown beyond the tokens whose probabilities were
 
 
 class _Parser(Protocol):
@@ -76,31 +78,51 @@ class CutStream:
                 yield {**chunk, "choices": [{**choice, "delta": {}, "finish_reason": "stop"}]}
             return
         if text:
+            tail.entries += (choice.get("logprobs") or {}).get("content") or ()
             shown = self._take(tail, text)
             if shown:
-                yield {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": shown}}]}
+                yield _shown(chunk, choice, tail, shown)
             if tail.hit and self._leave:
                 self._left = True
                 yield {**chunk, "choices": [{"index": choice["index"], "delta": {}, "finish_reason": "stop"}]}
             return
         if tail.held and (choice["finish_reason"] or "tool_calls" in choice["delta"]):
-            yield {**chunk, "choices": [{**choice, "delta": {"content": tail.held}, "finish_reason": None}]}
-            tail.held = ""
+            shown, tail.held = tail.held, ""
+            yield _shown(chunk, {**choice, "delta": {}, "finish_reason": None}, tail, shown)
         yield chunk
 
     def _take(self, tail: _Tail, text: str) -> str:
         """What of the text may be shown now."""
         whole = tail.held + text
-        places = [place for stop in self._stops if (place := whole.find(stop)) >= 0]
-        if places:
+        place = find_stop(whole, self._stops)
+        if place is not None:
             tail.hit, tail.held = True, ""
-            return whole[: min(places)]
+            return whole[:place]
         kept = max(
             (length for stop in self._stops for length in range(1, len(stop)) if whole.endswith(stop[:length])),
             default=0,
         )
         tail.held = whole[len(whole) - kept :]
         return whole[: len(whole) - kept]
+
+
+def _shown(chunk: Json, choice: Json, tail: _Tail, text: str) -> Json:
+    """The chunk with this text, and the log probabilities of the tokens that are wholly in what was shown."""
+    tail.credit += len(text)
+    entries: list[Json] = []
+    while tail.entries and len(tail.entries[0].get("token") or "") <= tail.credit:
+        tail.credit -= len(tail.entries[0].get("token") or "")
+        entries.append(tail.entries.pop(0))
+    made = {**choice, "delta": {**choice["delta"], "content": text}}
+    if "logprobs" in made or entries:
+        made["logprobs"] = {"content": entries, "refusal": None} if entries else None
+    return {**chunk, "choices": [made]}
+
+
+def find_stop(text: str, stops: tuple[str, ...]) -> int | None:
+    """Where the stop string that is complete first begins: the same for any cuts of the text."""
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return min(found)[1] if found else None
 
 
 def cut_completion(whole: Json, stops: tuple[str, ...]) -> Json:
@@ -110,11 +132,15 @@ def cut_completion(whole: Json, stops: tuple[str, ...]) -> Json:
 
 def _cut_choice(choice: Json, stops: tuple[str, ...]) -> Json:
     text = choice["message"].get("content") or ""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    if not places:
+    place = find_stop(text, stops)
+    if place is None:
         return choice
     message = {name: value for name, value in choice["message"].items() if name not in _AFTER_TEXT}
-    return {**choice, "message": {**message, "content": text[: min(places)]}, "finish_reason": "stop"}
+    made = {**choice, "message": {**message, "content": text[:place]}, "finish_reason": "stop"}
+    if choice.get("logprobs"):
+        tail = _Tail(entries=list(choice["logprobs"].get("content") or ()))
+        made["logprobs"] = _shown({}, {"delta": {}}, tail, text[:place])["choices"][0].get("logprobs")
+    return made
 
 
 _AFTER_TEXT = ("tool_calls", "thinking_blocks")  # what would have come after the stop

@@ -75,6 +75,8 @@ def _packed(item: Json) -> Json:
     vector = item["embedding"]
     if isinstance(vector, str):
         return item
+    if not isinstance(vector, list):
+        raise TypeError("not a vector")
     floats = array("f", vector)
     if byteorder == "big":
         floats.byteswap()

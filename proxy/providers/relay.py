@@ -5,6 +5,7 @@ from typing import Protocol
 
 from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, UpstreamError
+from proxy.openai_format.amendments import value_of
 from proxy.openai_format.chunks import collect, observe, replay
 from proxy.openai_format.encoding import DONE, encode, encode_event
 from proxy.openai_format.legacy import restore_chunk, restore_completion
@@ -134,7 +135,7 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 def uses_functions(call: Call) -> bool:
     """Whether the caller asked with the deprecated `functions`, and reads its answer."""
-    return "functions" in call.members
+    return "functions" in call.members and value_of(call, "functions") is not None
 
 
 def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:

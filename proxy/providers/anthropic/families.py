@@ -13,7 +13,7 @@ from pydantic import Field
 
 from proxy.config import Section
 
-_NEW = re.compile(r"claude-(?:[a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(?:-\d{6,8}|-latest|@.*|$)")
+_NEW = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 _OLD = re.compile(r"claude-(\d)(?:-(\d))?-[a-z]+")
 _NAME = re.compile(r"claude-(?:\d+-)*([a-z]+)")
 
@@ -32,7 +32,7 @@ class Family(Section):
     """How reasoning is asked for: none, manual (budget_tokens) or adaptive (effort)."""
     without_thinking: Without | None = None
     """How `reasoning_effort: none` is said to a model with adaptive thinking."""
-    efforts: Annotated[tuple[Effort, ...] | None, Field(strict=False)] = None
+    efforts: Annotated[tuple[Effort, ...] | None, Field(strict=False, min_length=1)] = None
     """The efforts that the model knows, from low to high."""
     shows_thinking: bool | None = None
     """Whether thinking text comes without being asked for."""

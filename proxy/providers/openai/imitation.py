@@ -96,7 +96,9 @@ def write_part(part: Part) -> Json:
         return {"type": "text", "text": part.text}
     kind = part.raw["type"]
     value = part.raw[kind]
-    return {"type": kind, kind: {"url": value} if kind == "image_url" and isinstance(value, str) else value}
+    if isinstance(value, dict):
+        return {"type": kind, kind: {name: each for name, each in value.items() if each is not None}}
+    return {"type": kind, kind: {"url": value} if kind == "image_url" else value}
 
 
 def _write_tools(request: ChatRequest, *, single: bool) -> Json:

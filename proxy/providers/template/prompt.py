@@ -77,6 +77,7 @@ class Prompt:
     def _fill(self, request: ChatRequest, texts: list[str]) -> str:
         from jinja2 import TemplateError
 
+        failures = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
         messages: list[Json] = [
             {**write_message(message), "content": text} for message, text in zip(request.messages, texts, strict=True)
         ]
@@ -85,7 +86,7 @@ class Prompt:
             return _compile(self._text).render(
                 messages=messages, tools=tools, add_generation_prompt=True, bos_token="", eos_token=""
             )
-        except TemplateError as error:
+        except failures as error:
             raise InvalidRequest(
                 "these messages do not fit the prompt template of this upstream", param="messages"
             ) from error

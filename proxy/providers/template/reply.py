@@ -1,6 +1,7 @@
 """The deployment's answer as a completion, whole or as a stream."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from proxy.openai_format.errors import in_stream_error
 from proxy.providers.openai.reply import finish_reason
 from proxy.providers.template.settings import AnswerShape, Framing, Shape
 
+_CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
 
@@ -54,11 +56,12 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 def _charset(headers: Mapping[str, str]) -> str:
     """The charset that the answer declares, when it is one."""
-    declared = headers.get("content-type", "").lower().partition("charset=")[2].strip("\"' ;")
+    declared = _CHARSET.search(headers.get("content-type", ""))
     try:
-        return codecs.lookup(declared).name if declared else "utf-8"
+        b"text".decode(declared[1] if declared else "utf-8", "replace")
     except LookupError:
         return "utf-8"
+    return declared[1] if declared else "utf-8"
 
 
 def _decode(payload: bytes, headers: Mapping[str, str]) -> str:
@@ -79,15 +82,16 @@ def read_answer(call: Call, shape: Shape, headers: Mapping[str, str], body: byte
     _check_error(value, answer, body)
     text = find_text(value, answer.text)
     if text is None or (not body and not kind.startswith("text/")):
-        raise Broken(
-            f"the upstream's answer has no text at {', '.join(answer.text)} (settings.answer.text)",
-            code="upstream_bad_response",
-        )
+        raise _no_text(answer.text, "settings.answer.text")
     counts = _usage(value, answer)
     reason = _reason(value, answer)
     return chunks.completion(
         f"chatcmpl-{call.id}", int(call.received_at), call.model, {"content": text}, reason or "stop", counts
     )
+
+
+def _no_text(paths: tuple[str, ...], key: str) -> Broken:
+    return Broken(f"the upstream's answer has no text at {', '.join(paths)} ({key})", code="upstream_bad_response")
 
 
 def _read_json(body: bytes, headers: Mapping[str, str]) -> Any:
@@ -132,6 +136,7 @@ class TemplateStream:
         self._begun = False
         self._so_far = ""  # of a cumulative stream
         self._tail = ""  # what may be the beginning of the text that ends a stream of plain text
+        self._found = self._items is None  # some item had a text
         self._usage: Json | None = None
         self._reason = "stop"
         self.ended = False
@@ -147,15 +152,23 @@ class TemplateStream:
         if self._items is None:
             yield from self._text(self._decoder.decode(b"", final=True))
         else:
-            tail = self._items.flush()
-            if self._framing != "sse" and tail.strip() and not self.ended and not is_json(tail):
-                raise CutShort("the upstream ended its answer early")
-            yield from self._item(tail)
+            yield from self._last_item(self._items.flush())
         stream = self._shape.stream
         if not self.ended:
             if stream.end or stream.end_field:
+                yield from self._say(self._tail)
                 raise CutShort("the upstream ended its answer early")
             yield from self._end()
+
+    def _last_item(self, tail: bytes) -> Iterator[Json]:
+        """What has no end of its own: whole all the same, or cut."""
+        payload = b"".join(sse_data(tail)) if self._framing == "sse" else tail.strip()
+        is_text = self._framing == "sse" and not payload.startswith((b"{", b"["))
+        end = self._shape.stream.end
+        whole = is_text or not payload or is_json(payload) or (end is not None and payload == end.encode())
+        if not whole and not self.ended:
+            raise CutShort("the upstream ended its answer early")
+        yield from self._item(tail)
 
     def _item(self, item: bytes) -> Iterator[Json]:
         if self._framing == "sse":
@@ -178,6 +191,7 @@ class TemplateStream:
         self._usage = _usage(value, self._shape.answer) or self._usage
         self._reason = _reason(value, self._shape.answer) or self._reason
         text = find_text(value, stream.text)
+        self._found = self._found or text is not None
         if text is not None:
             yield from self._say(self._new(text) if stream.cumulative else text)
         if stream.end_field and find(value, stream.end_field):
@@ -227,6 +241,8 @@ class TemplateStream:
 
     def _end(self) -> Iterator[Json]:
         self.ended = True
+        if not self._found:
+            raise _no_text(self._shape.stream.text, "settings.stream.text")
         yield from self._say("")
         yield self._build.finish(self._reason)
         if self._usage:
@@ -250,4 +266,6 @@ def is_stream(shape: Shape, content_type: str) -> bool:
     """Whether an answer of this type comes in pieces."""
     if shape.stream.framing == "auto":
         return content_type != "application/json"
+    if shape.stream.framing == "sse" and content_type == "application/json":
+        return False  # a server that ignores `stream`
     return shape.stream.framing != "none"

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from proxy.call import Call, Json
+from proxy.openai_format.encoding import encode
 from proxy.openai_format.parameters import Column
 from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.providers.openai.imitation import write_message, write_tool, write_tool_choice
@@ -67,4 +68,4 @@ def _fill(template: Any, values: Json) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
+    return value if isinstance(value, str) else encode(value).decode()

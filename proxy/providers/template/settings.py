@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from proxy.config import Section
 from proxy.openai_format.parameters import DROP, EMULATE, FIELDS, MAP, PARAMETERS, PASS, REJECT, Column, Treatment
@@ -39,7 +39,7 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Paths = tuple[str, ...]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class AnswerShape(Section):
@@ -83,7 +83,7 @@ def names_in(template: Any) -> Iterator[str]:
 
 
 def check_names(template: Any) -> Any:
-    known = {*MADE, *FIELDS}
+    known = {*MADE, *FIELDS} - {"functions", "function_call", "n"}  # tools are, and one choice is all that is read
     for name in names_in(template):
         if name not in known:
             raise ValueError(f"{{{name}}} is no name of a field; write {{{{ for a brace")
@@ -117,7 +117,6 @@ COLUMN = Column(
         **dict.fromkeys(
             (
                 "tools",
-                "tool_choice none",
                 "tool_choice required",
                 "tool_choice named",
                 "tool_choice allowed_tools",
@@ -129,6 +128,7 @@ COLUMN = Column(
             (REJECT, "unless the template names it"),
         ),
         "developer role": (MAP, "system"),
+        "tool_choice none": (EMULATE, "tools left out"),
         "max_completion_tokens": (MAP, "where the template names max_tokens, else dropped"),
         "max_tokens": (MAP, "where the template names it, else dropped"),
         "stop": (EMULATE, "cut on our side"),
@@ -147,7 +147,5 @@ def column_of(named: frozenset[str]) -> Column:
     if "messages" in named:
         cells |= dict.fromkeys(("image data:", "image https:", "input_audio", "file"), PASS)
     limit = MAP if named & {"max_tokens", "max_completion_tokens"} else DROP
-    cells |= {"max_tokens": limit, "max_completion_tokens": limit, "stop": EMULATE, "n": EMULATE}
-    if "functions" in cells and not {"functions", "function_call"} <= named:
-        cells["functions"] = REJECT
+    cells |= {"max_tokens": limit, "max_completion_tokens": limit, "stop": EMULATE}
     return COLUMN.but(cells, in_messages=("name", "detail", "reasoning", "reasoning_content"))

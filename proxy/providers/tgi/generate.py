@@ -25,7 +25,7 @@ COLUMN = CHAT.but(
         "image data:": (MAP, "markdown in the prompt"),
         "image https:": (MAP, "markdown in the prompt"),
         "tools": REJECT,
-        "tool_choice none": REJECT,
+        "tool_choice none": (EMULATE, "tools left out"),
         "tool_choice required": REJECT,
         "tool_choice named": REJECT,
         "tool_choice allowed_tools": REJECT,
