@@ -6,12 +6,14 @@ Source: huggingface_hub 2.4.0, huggingface/hub-docs; reference/upstreams.md §6.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
 from proxy.call import Call, Json
 from proxy.config import ProviderTraits, Section, Upstream
 from proxy.errors import ModelMissing, Overloaded, UpstreamError
+from proxy.openai_format.checks import wrong_value
 from proxy.openai_format.encoding import decode, encode
 from proxy.openai_format.errors import classify, read_error, read_object, retry_after
 from proxy.openai_format.parameters import DROP, EMULATE, MAP, PASS, REJECT, Column, refuse
@@ -172,7 +174,7 @@ class HuggingFace(Imitator):
         refuse_operation(call, "chat", "embeddings")
         base = str(target.upstream.base_url)
         base = SERVERLESS if base == ROUTER else base
-        address = f"{base}/models/{target.model.partition(':')[0]}"
+        address = f"{base}/models/{_in_path(target.model.partition(':')[0])}"
         if call.operation == "embeddings":
             return self._features(call, target, address)
         request = super().build_request(call, target)
@@ -219,6 +221,13 @@ class HuggingFace(Imitator):
 
     def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         return None if _settings(upstream).mode == "hf-inference" else super().models_request(upstream)
+
+
+def _in_path(model: str) -> str:
+    """A model's name as a part of a path, out of which it cannot lead."""
+    if any(step in ("", ".", "..") for step in model.split("/")):
+        wrong_value("model", "'model' must be like org/name here.")
+    return quote(model, safe="/")
 
 
 def _settings(upstream: Upstream) -> Settings:

@@ -9,7 +9,7 @@ from proxy.admission.parsing import parse
 from proxy.call import Call, Caller, Json
 from proxy.config.load import build
 from proxy.config.source import Document
-from proxy.errors import UnsupportedParameter
+from proxy.errors import InvalidRequest, UnsupportedParameter
 from proxy.openai_format.parameters import DROP, EMULATE, MAP, PARAMETERS, PASS, REJECT, Column
 from proxy.providers import providers, traits
 from proxy.providers.relay import open_relay, read_completion
@@ -238,3 +238,29 @@ def fails(provider: Any, call: Call, there: Target, headers: dict[str, str], bod
     if relay.failure is None:
         relay.finish()
     return relay.failure is not None
+
+
+@pytest.mark.parametrize("model", ["../../v1/x", "a/../b", "/etc", "a//b", ".", "a/./b"])
+def test_a_model_in_a_path_leads_nowhere_else(model: str) -> None:
+    """hf-inference has the model's name in its path: it cannot point at another one."""
+    with pytest.raises(InvalidRequest) as caught:
+        serverless(model)
+    assert caught.value.param == "model"
+
+
+def test_a_models_name_is_quoted() -> None:
+    """Nor can it add a query or a fragment."""
+    assert serverless("org/a?b=c#d e%2f").url == (
+        "http://upstream.example/models/org/a%3Fb%3Dc%23d%20e%252f/v1/chat/completions"
+    )
+
+
+def serverless(model: str) -> UpstreamRequest:
+    call = asked("huggingface", model=model)
+    upstream = {
+        "provider": "huggingface",
+        "base_url": "http://upstream.example",
+        "settings": {"mode": "hf-inference"},
+    }
+    config = build(Document("matrix", {"upstreams": {"there": upstream}}), traits())
+    return providers()["huggingface"].build_request(call, Target("there", config.upstreams["there"], model))
