@@ -13,6 +13,7 @@ from proxy.errors import Broken
 from proxy.openai_format.checks import wrong_type
 from proxy.openai_format.encoding import decode, encode
 from proxy.openai_format.parameters import refuse
+from proxy.openai_format.shapes import check_embeddings
 from proxy.providers.seam import Provider, Target
 
 
@@ -24,9 +25,8 @@ def read_embeddings(provider: Provider, call: Call, target: Target, body: bytes)
     """
     try:
         whole = provider.parse_embeddings(call, target, body)
-        data = whole.get("data")
-        if not isinstance(data, list) or not data:
-            raise Broken("the upstream's answer holds no embeddings", code="upstream_bad_response")
+        check_embeddings(whole)
+        data = whole["data"]
         if _asked_format(call) == "base64":
             data = [_packed(item) for item in data]
     except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
@@ -75,8 +75,6 @@ def _packed(item: Json) -> Json:
     vector = item["embedding"]
     if isinstance(vector, str):
         return item
-    if not isinstance(vector, list):
-        raise TypeError("not a vector")
     floats = array("f", vector)
     if byteorder == "big":
         floats.byteswap()

@@ -9,6 +9,7 @@ from proxy.openai_format.amendments import value_of
 from proxy.openai_format.chunks import collect, observe, replay
 from proxy.openai_format.encoding import DONE, encode, encode_event
 from proxy.openai_format.legacy import restore_chunk, restore_completion
+from proxy.openai_format.shapes import check_chunk, check_completion
 from proxy.providers.embeddings import read_embeddings
 from proxy.providers.exact import ExactRelay, relay_completion
 from proxy.providers.seam import Provider, StreamParser, Target
@@ -62,6 +63,7 @@ class EncodedRelay:
         out: list[bytes] = []
         try:
             for chunk in chunks:
+                check_chunk(chunk)
                 observe(self.facts, chunk)
                 shown = restore_chunk(chunk) if self._legacy else chunk
                 if shown is None:
@@ -150,6 +152,7 @@ def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[
             whole = collect([*parser.feed(body), *parser.finish()])
         else:
             whole = provider.parse_completion(call, target, headers, body)
+        check_completion(whole)
         return restore_completion(whole) if uses_functions(call) else whole
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise Broken("the upstream's answer has an unknown shape", code="upstream_bad_response") from error

@@ -8,6 +8,7 @@ from proxy.errors import Broken
 from proxy.openai_format.chunks import is_count, reasoning
 from proxy.openai_format.encoding import encode
 from proxy.openai_format.errors import read_object
+from proxy.openai_format.shapes import name_or, time_or
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ def complete(call: Call, body: bytes, repairs: Repairs = AS_OPENAI) -> Json:
     return {
         **{name: value for name, value in whole.items() if name != "usage" and value is not None},
         **usage,
-        "id": whole.get("id") or f"chatcmpl-{call.id}",
+        "id": name_or(whole.get("id"), f"chatcmpl-{call.id}"),
         "object": "chat.completion",
-        "created": whole.get("created") or int(call.received_at),
+        "created": time_or(whole.get("created"), call.received_at),
         "model": call.model,
         "choices": [_choice(call, index, choice, repairs) for index, choice in enumerate(choices)],
     }
@@ -71,7 +72,7 @@ def _choice(call: Call, index: int, choice: Json, repairs: Repairs) -> Json:
     logprobs = choice.get("logprobs")
     return {
         **{name: value for name, value in choice.items() if value is not None},
-        "index": choice.get("index") or index,
+        "index": choice["index"] if is_count(choice.get("index")) and choice["index"] else index,
         "logprobs": complete_logprobs(logprobs) if repairs.logprobs else logprobs,
         "message": full,
         "finish_reason": finish_reason(
@@ -155,7 +156,12 @@ def _tool_call(made: Json, spare_id: str, *, fresh: bool) -> Json:
         return made
     known = {name: value for name, value in function.items() if value is not None}
     whole = {**known, "arguments": arguments(function.get("arguments"))}
-    return {**made, "id": spare_id if fresh else made.get("id") or spare_id, "type": "function", "function": whole}
+    return {
+        **made,
+        "id": spare_id if fresh else name_or(made.get("id"), spare_id),
+        "type": "function",
+        "function": whole,
+    }
 
 
 def arguments(value: Any) -> str:

@@ -11,6 +11,7 @@ from proxy.errors import Broken, CutShort
 from proxy.framing import SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
 from proxy.openai_format.errors import read_object
+from proxy.openai_format.shapes import name_or, time_or
 from proxy.providers.openai.reply import (
     AS_OPENAI,
     TEXTS,
@@ -132,8 +133,8 @@ class NormalisedStream:
     def _build(self, chunk: Json) -> ChunkBuilder:
         if self._builder is None:
             self._builder = ChunkBuilder(
-                chunk.get("id") or f"chatcmpl-{self._call.id}",
-                chunk.get("created") or int(self._call.received_at),
+                name_or(chunk.get("id"), f"chatcmpl-{self._call.id}"),
+                time_or(chunk.get("created"), self._call.received_at),
                 self._call.model,
             )
         return self._builder
@@ -155,7 +156,7 @@ class NormalisedStream:
             tool.arguments = ""
 
     def _number(self, state: _Choice, fragment: Json) -> int:
-        call_id, index = fragment.get("id"), fragment.get("index")
+        call_id, index = name_or(fragment.get("id"), ""), fragment.get("index")
         number = state.by_id.get(call_id) if call_id else None if index is None else state.by_index.get(index)
         if number is None and not call_id and index is None and state.tools:
             begins = (fragment.get("function") or {}).get("name") and is_json(state.tools[-1].said.encode())
