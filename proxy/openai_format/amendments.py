@@ -8,14 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.call import Call
+from proxy.errors import InvalidRequest
 from proxy.openai_format.encoding import decode, decode_object, encode
 from proxy.openai_format.members import find_members
 
 
 def value_of(call: Call, name: str) -> Any:
-    """A top-level member of the call's body; None when it is absent or null."""
+    """A top-level member of the call's body; None when it is absent or null.
+
+    Raises:
+        InvalidRequest: a number in it is out of range.
+    """
     place = call.members.get(name)
-    return None if place is None else decode(call.body[place.start : place.end])
+    if place is None:
+        return None
+    try:
+        return decode(call.body[place.start : place.end])
+    except ValueError as error:
+        raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from error
 
 
 def changed(

@@ -51,7 +51,8 @@ class Parameter:
 
 
 def _type_of(value: Any) -> Any:
-    return value.get("type") if isinstance(value, dict) else value
+    kind = value.get("type") if isinstance(value, dict) else value
+    return kind if isinstance(kind, str) else None
 
 
 def _chosen(*kinds: str) -> Callable[[Any], bool]:

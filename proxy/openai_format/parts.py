@@ -67,6 +67,8 @@ def read_part(part: Any, place: str, column: Column, unread: list[str]) -> Part:
         return Part("text", place, text, raw=raw)
     if column[kind] is REJECT:
         _refuse(place, "a file" if kind == "file" else "sound")
+    if not isinstance(raw.get(kind), dict):
+        wrong_type(f"{place}.{kind}", "an object", raw.get(kind))
     return _read_file(raw, place) if kind == "file" else Part("input_audio", place, raw=raw)
 
 
@@ -86,9 +88,7 @@ def _read_image(raw: Json, place: str, column: Column, unread: list[str]) -> Par
 
 
 def _read_file(raw: Json, place: str) -> Part:
-    file = raw.get("file")
-    if not isinstance(file, dict):
-        wrong_type(f"{place}.file", "an object", file)
+    file = raw["file"]
     content = file.get("file_data")
     data = read_data_uri(content, f"{place}.file.file_data") if isinstance(content, str) else None
     return Part("file", place, str(file.get("filename") or ""), data, raw)

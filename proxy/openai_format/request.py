@@ -94,9 +94,9 @@ def read_chat(body: bytes, column: Column) -> ChatRequest:
 
 def _in_order(fields: Json, dropped: list[str], unread: list[str]) -> list[str]:
     """What stands in messages is named where `messages` stands."""
-    before = list(fields).index("messages")
-    first = [name for name in dropped if list(fields).index(name) < before]
-    return [*first, *unread, *(name for name in dropped if name not in first)]
+    places = {name: place for place, name in enumerate(fields)}
+    before = sum(places[name] < places["messages"] for name in dropped)
+    return [*dropped[:before], *unread, *dropped[before:]]
 
 
 def read_fields(body: bytes) -> Json:
@@ -143,8 +143,8 @@ def _read_format(form: Any, column: Column) -> tuple[str, Json | None]:
     if form is None:
         return "text", None
     kind = form.get("type") if isinstance(form, dict) else None
-    if kind in ("text", "json_object") or kind in column.formats:
-        return kind, None
+    if kind in ("text", "json_object") or (isinstance(kind, str) and kind in column.formats):
+        return str(kind), None
     if kind != "json_schema":
         raise InvalidRequest(
             "'response_format.type' must be text, json_object or json_schema.",

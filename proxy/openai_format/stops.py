@@ -99,7 +99,12 @@ class CutStream:
             tail.hit, tail.held = True, ""
             return whole[:place]
         kept = max(
-            (length for stop in self._stops for length in range(1, len(stop)) if whole.endswith(stop[:length])),
+            (
+                length
+                for stop in self._stops
+                for length in range(1, min(len(stop), len(whole) + 1))
+                if whole.endswith(stop[:length])
+            ),
             default=0,
         )
         tail.held = whole[len(whole) - kept :]

@@ -74,7 +74,7 @@ class EncodedRelay:
                     out.append(encode_event(shown))
         except UpstreamError as error:
             self.failure = error
-        except (TypeError, AttributeError, KeyError, ValueError) as error:
+        except (TypeError, AttributeError, KeyError, ValueError, RecursionError) as error:
             self.failure = Broken("the upstream's stream has an unknown shape", code="upstream_bad_response")
             self.failure.__cause__ = error
         return b"".join(out)
@@ -154,7 +154,7 @@ def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[
             whole = provider.parse_completion(call, target, headers, body)
         check_completion(whole)
         return restore_completion(whole) if uses_functions(call) else whole
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError, RecursionError) as error:
         raise Broken("the upstream's answer has an unknown shape", code="upstream_bad_response") from error
 
 

@@ -13,6 +13,7 @@ from proxy.errors import (
     CallerKeyRefused,
     CallerNotPermitted,
     CredentialRefused,
+    InvalidRequest,
     PermissionRefused,
     ProxyFault,
     UpstreamError,
@@ -113,7 +114,11 @@ class Walk:
     async def _send(self, endpoint: Endpoint, target: Target, call: Call, *, first: bool) -> Reply:
         """Build and send the call's request, once."""
         record = self._record
-        request = endpoint.dress(endpoint.provider.build_request(call, target), call)
+        try:
+            built = endpoint.provider.build_request(call, target)
+        except RecursionError as error:
+            raise InvalidRequest("the request is nested too deeply for this upstream") from error
+        request = endpoint.dress(built, call)
         if call.amended:
             request = replace(request, dropped=(*request.dropped, *call.amended))
         self._name(target)

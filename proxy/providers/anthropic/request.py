@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from proxy.call import Call, Json
+from proxy.openai_format.checks import wrong_type
 from proxy.openai_format.messages import Message
 from proxy.openai_format.parameters import refuse
 from proxy.openai_format.request import ChatRequest, read_chat
@@ -149,21 +150,38 @@ def _blocks(message: Message, ids: Mapping[str, str]) -> Iterator[Json]:
         result: Json = {"type": "tool_result", "tool_use_id": ids[message.tool_call_id]}
         yield {**result, "content": content} if content else result
         return
-    yield from message.more.get("thinking_blocks") or ()
+    yield from _thinking_blocks(message)
     yield from content
     for call in message.tool_calls:
         yield {"type": "tool_use", "id": ids[call.id], "name": call.name, "input": call.arguments}
 
 
+def _thinking_blocks(message: Message) -> list[Json]:
+    """The blocks of an earlier answer, which must go back unchanged."""
+    blocks = message.more.get("thinking_blocks") or []
+    place = f"{message.place}.thinking_blocks"
+    if not isinstance(blocks, list):
+        wrong_type(place, "an array", blocks)
+    for index, block in enumerate(blocks):
+        if not isinstance(block, dict):
+            wrong_type(f"{place}[{index}]", "an object", block)
+    return blocks
+
+
 def _fit_ids(request: ChatRequest) -> Mapping[str, str]:
     """Ids of other vendors hold characters that are refused here: each gets one that fits, and no two the same."""
-    given = [call.id for message in request.messages for call in message.tool_calls]
+    given = dict.fromkeys(call.id for message in request.messages for call in message.tool_calls)
     ids = {call_id: call_id for call_id in given if call_id and not _UNFIT_FOR_ID.search(call_id)}
+    taken, tried = set(ids), dict[str, int]()
     for call_id in given:
-        fit = _UNFIT_FOR_ID.sub("_", call_id) or "_"
-        while call_id not in ids and fit in ids.values():
-            fit += "_"
-        ids.setdefault(call_id, fit)
+        if call_id in ids:
+            continue
+        base = fit = _UNFIT_FOR_ID.sub("_", call_id) or "_"
+        while fit in taken:
+            tried[base] = tried.get(base, 0) + 1
+            fit = f"{base}_" if tried[base] == 1 else f"{base}_{tried[base]}"
+        ids[call_id] = fit
+        taken.add(fit)
     return ids
 
 
