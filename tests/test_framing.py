@@ -13,6 +13,7 @@ from proxy.framing import MAX_FRAME_BYTES, FrameSplitter, JsonLines, JsonValues,
 
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
+Splitter = type[FrameSplitter] | type[JsonValues]
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=12).map(str.encode)
@@ -174,9 +175,11 @@ def test_frames_within_the_limit_are_never_refused(lines: list[bytes], cuts: lis
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "at the end of the body"])
 @pytest.mark.parametrize(
-    ("splitter", "text", "end"), [(SseFrames, b"data: 1", b"\n\n"), (JsonLines, b"{}", b"\n")], ids=["sse", "ndjson"]
+    ("splitter", "text", "end"),
+    [(SseFrames, b"data: 1", b"\n\n"), (JsonLines, b"{}", b"\n"), (JsonValues, b'{"a":1', b"}")],
+    ids=["sse", "ndjson", "json"],
 )
-def test_one_leading_bom_is_taken_off(splitter: type[FrameSplitter], text: bytes, end: bytes, ended: bool) -> None:
+def test_one_leading_bom_is_taken_off(splitter: Splitter, text: bytes, end: bytes, ended: bool) -> None:
     """A BOM before the first frame is no part of it, also when it comes in pieces or nothing follows."""
     data = BOM + text + (end if ended else b"")
     for reads in ([data], [data[place : place + 1] for place in range(len(data))]):

@@ -14,6 +14,7 @@ _CONTENT_TYPES = {
     "sse": "text/event-stream; charset=utf-8",
     "ndjson": "application/x-ndjson",
     "text": "text/plain; charset=utf-8",
+    "unframed": "text/event-stream; charset=utf-8",  # BentoML names every generator so
 }
 
 

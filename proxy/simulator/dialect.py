@@ -12,7 +12,7 @@ from proxy.simulator.behaviour import Behaviour
 EPOCH = 1_795_000_000  # the simulated present, so that the same request gives the same bytes
 
 Body = dict[str, Any]
-Framing = Literal["sse", "ndjson", "text"]
+Framing = Literal["sse", "ndjson", "text", "unframed"]
 Stage = Literal["setup", "content", "closing"]
 
 
@@ -130,7 +130,7 @@ def spell(frame: Frame, framing: Framing, behaviour: Behaviour, *, first: bool =
     Source: WHATWG HTML, "Server-sent events", interpreting an event stream.
     """
     following = spell(frame.then, framing, behaviour) if frame.then is not None else b""
-    if framing == "text":
+    if framing in ("text", "unframed"):
         return frame.data + following
     if framing == "ndjson":
         return frame.data + (b"" if frame.unfinished else b"\n") + following

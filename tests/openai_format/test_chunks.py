@@ -15,8 +15,6 @@ from proxy.openai_format.chunks import (
     carries_content,
     collect,
     completion,
-    merge,
-    merge_usage,
     observe,
     reasoning,
     replay,
@@ -31,6 +29,7 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "gpt-4o-mini")
 USAGE = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={}) or {}
 LOGPROBS = {"content": [{"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}], "refusal": None}
+OF_REFUSAL = {"content": None, "refusal": LOGPROBS["content"]}
 AUDIO = {"id": "audio_1", "data": "AAAA", "transcript": "Hello", "expires_at": 1795003600}
 BLOCKS = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
 NOTES = [{"type": "url_citation", "url_citation": {"url": "https://example.com", "start_index": 0, "end_index": 5}}]
@@ -68,6 +67,7 @@ def with_logprobs(message: Json, logprobs: Json) -> Json:
         ),
         pytest.param(whole({"content": "4", **reasoning("2 + 2")}), id="reasoning"),
         pytest.param(whole({}, **with_logprobs({"content": "a"}, LOGPROBS)), id="logprobs"),
+        pytest.param(whole({}, **with_logprobs({"refusal": "no"}, OF_REFUSAL)), id="logprobs of a refusal"),
         pytest.param(whole({}, **choices({"content": "one"}, {"content": "two"})), id="two choices"),
         pytest.param(whole({"refusal": "I will not."}), id="refusal"),
         pytest.param(whole({"function_call": CALLS[0]["function"]}, "function_call"), id="function call"),
@@ -195,47 +195,6 @@ def test_a_replayed_call_comes_in_two_pieces() -> None:
     ]
 
 
-def test_several_completions_become_one() -> None:
-    """Choices are numbered in order, and the first answer gives id, time and model."""
-    others = [
-        whole({"content": "two"}, "length", id="chatcmpl-2", created=1),
-        whole({"tool_calls": CALLS}, "tool_calls"),
-    ]
-    answers = [whole({"content": "one"}, system_fingerprint="fp"), *others]
-    before = copy.deepcopy(answers)
-    merged = merge(answers)
-    assert {**merged, "choices": [], "usage": None} == {**answers[0], "choices": [], "usage": None}
-    assert [choice["index"] for choice in merged["choices"]] == [0, 1, 2]
-    assert [choice["finish_reason"] for choice in merged["choices"]] == ["stop", "length", "tool_calls"]
-    assert [choice["message"] for choice in merged["choices"]] == [each["choices"][0]["message"] for each in answers]
-    assert answers == before
-
-
-def test_the_prompt_counts_once() -> None:
-    """Of several answers to one prompt, only what was written is added up, details included."""
-    one = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={"reasoning_tokens": 2})
-    two = usage(7, 4, completion_tokens_details={"reasoning_tokens": 1, "audio_tokens": 1})
-    together = usage(
-        7,
-        9,
-        prompt_tokens_details={"cached_tokens": 3},
-        completion_tokens_details={"reasoning_tokens": 3, "audio_tokens": 1},
-    )
-    assert one
-    assert two
-    assert merge_usage([one, two]) == together
-    assert merge([whole({}, usage=one), whole({}, usage=two)])["usage"] == together
-    assert merge_usage([one]) == one
-
-
-def test_usage_that_nobody_told_is_left_out() -> None:
-    """Nothing is invented for answers without usage, and those without do not hide the others'."""
-    untold = {name: value for name, value in whole({"content": "a"}).items() if name != "usage"}
-    assert merge_usage([]) is None
-    assert "usage" not in merge([untold, untold])
-    assert merge([untold, whole({})])["usage"] == USAGE
-
-
 @pytest.mark.parametrize(
     "chunks",
     [
@@ -249,12 +208,6 @@ def test_what_is_unfinished_is_refused(chunks: list[Json]) -> None:
     """No completion is made of a stream that was cut: an end is never invented."""
     with pytest.raises(CutShort):
         collect(chunks)
-
-
-def test_usage_adds_up() -> None:
-    """The total is the sum, and empty groups of details are left out."""
-    assert (USAGE["total_tokens"], USAGE["prompt_tokens_details"]) == (12, {"cached_tokens": 3})
-    assert "completion_tokens_details" not in USAGE
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`functions` becomes tools on the way in, and the answer's first tool call `function_call` on the way out."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from proxy.errors import InvalidRequest
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, collect, replay, tool_arguments, tool_call, tool_start
 from proxy.openai_format.chunks import completion as whole
 from proxy.openai_format.legacy import modernise, restore_chunk, restore_completion, restore_message, uses_functions
+from proxy.openai_format.parameters import PARAMETERS, PASS, Column
+from proxy.openai_format.request import read_chat
 
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "m")
 USER = {"role": "user", "content": "Hello"}
@@ -107,6 +110,28 @@ def test_an_answer_without_a_call_finds_none() -> None:
     """An answer whose call is not in the history gets no id, so that it is refused as any such answer."""
     (message,) = modernise({"messages": [ANSWER]})["messages"]
     assert message == {"role": "tool", "tool_call_id": "", "content": "12"}
+
+
+def test_an_answer_of_nothing_is_an_empty_one() -> None:
+    """A function may return null, for which a tool's message has no place."""
+    messages = [USER, asking("a"), {"role": "function", "name": "a", "content": None}]
+    expected = {"role": "tool", "tool_call_id": "call_function_0", "content": ""}
+    assert modernise({"messages": messages})["messages"][-1] == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "function_call": {"name": [], "arguments": "{}"}},
+        {"role": "function", "name": {}, "content": "12"},
+    ],
+    ids=["call", "answer"],
+)
+def test_a_name_of_a_wrong_type_is_the_callers_fault(message: Json) -> None:
+    """A name that is no text is refused as any wrong request, and breaks nothing."""
+    body = json.dumps({"model": "m", "messages": [USER, message]}).encode()
+    with pytest.raises(InvalidRequest):
+        read_chat(body, Column({parameter.name: PASS for parameter in PARAMETERS}))
 
 
 def test_what_is_no_message_is_left_to_be_refused() -> None:

@@ -66,9 +66,19 @@ def test_every_row_is_settled_by_its_own_cell(name: str, treatment: Treatment) -
     column = ALL.but({name: treatment})
     if treatment is REJECT:
         assert refusal(column, {field: value})[0] == field
+    elif name == "tool_choice none" and treatment is EMULATE:
+        assert column.settle({field: value, "tools": [{}]}) == ({}, [])  # by leaving the tools out
     else:
         dropped = treatment is DROP
-        assert column.settle({field: value}) == ({} if dropped else {field: value}, [field] if dropped else [])
+        is_left_out = dropped or (name == "tool_choice none" and treatment is EMULATE)
+        assert column.settle({field: value}) == ({} if is_left_out else {field: value}, [field] if dropped else [])
+
+
+def test_what_may_not_be_called_is_left_out() -> None:
+    """Where the choice of no tool is brought about here, the tools go with it, and none of both is named as lost."""
+    column = ALL.but({"tool_choice none": EMULATE})
+    assert column.settle({"tools": [TOOL], "tool_choice": "none", "seed": 1}) == ({"seed": 1}, [])
+    assert column.settle({"tools": [TOOL], "tool_choice": "auto"})[0] == {"tools": [TOOL], "tool_choice": "auto"}
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,10 @@ def test_a_lost_detail_has_a_name(detail: str) -> None:
     assert read(image(PNG_URI, detail=detail), ALL.but({}, in_messages=["detail"]))[1] == []
 
 
-def test_the_default_detail_is_no_loss() -> None:
-    """`auto` asks for nothing."""
-    assert read(image(PNG_URI, detail="auto"))[1] == []
+@pytest.mark.parametrize("detail", ["auto", None])
+def test_the_default_detail_is_no_loss(detail: str | None) -> None:
+    """`auto` asks for nothing, and null is the same as absent."""
+    assert read(image(PNG_URI, detail=detail))[1] == []
 
 
 def test_unknown_members_are_named() -> None:

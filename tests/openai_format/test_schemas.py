@@ -26,6 +26,7 @@ LIMITS = {
     "maxProperties": 9,
 }
 NAMES = ("a", "b", "minimum", "items", "$defs", "properties", "type")
+CHAIN = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(40)}
 
 # Schemas as callers write them: their objects and arrays name their members and items, some refer to $defs.
 leaves = st.sampled_from(
@@ -153,6 +154,29 @@ def test_schemas_are_found_wherever_they_stand(where: Json) -> None:
     assert lost == ["minProperties"]
 
 
+def test_what_is_denied_is_left_alone() -> None:
+    """Below `not`, less would be more: what stands there keeps its limits and stays open."""
+    schema = {"not": {"type": "object", "properties": {"a": {"type": "object"}}, "maxProperties": 1}}
+    assert close_objects(schema) == (schema, [])
+
+
+@pytest.mark.parametrize("kind", ["object", ["object", "null"], ["null", "object"]])
+def test_an_object_that_may_be_something_else_is_closed(kind: Any) -> None:
+    """An object is one, also where null is allowed in its place."""
+    assert close_objects({"type": kind}) == ({"type": kind, "additionalProperties": False}, [])
+
+
+@pytest.mark.parametrize(
+    ("others", "lost"),
+    [({"type": "string"}, ["additionalProperties"]), ({}, ["additionalProperties"]), (True, ["additionalProperties"]),
+     (False, [])],
+)  # fmt: skip
+def test_a_map_that_is_closed_is_named(others: Any, lost: list[str]) -> None:
+    """Members without a name of their own are lost, and the loss has a name."""
+    schema = {"type": "object", "additionalProperties": others}
+    assert close_objects(schema) == ({"type": "object", "additionalProperties": False}, lost)
+
+
 def test_values_are_no_schemas() -> None:
     """What only looks like a keyword, as a property's name or in a constant, is left alone."""
     schema = {
@@ -203,6 +227,9 @@ def test_an_inlined_schema_accepts_the_same(schema: Json, value: Any) -> None:
             id="escaped",
         ),
         pytest.param(
+            {"$ref": "#/$defs/a0", "$defs": {**CHAIN, "a40": {"type": "string"}}}, {"type": "string"}, id="a long chain"
+        ),
+        pytest.param(
             {"properties": {"$ref": {"type": "string"}}}, {"properties": {"$ref": {"type": "string"}}}, id="a name"
         ),
         pytest.param(
@@ -210,6 +237,11 @@ def test_an_inlined_schema_accepts_the_same(schema: Json, value: Any) -> None:
             id="a schema elsewhere",
         ),
         pytest.param({"items": {"$ref": "#/$defs/a"}}, {"items": {"$ref": "#/$defs/a"}}, id="a reference to nothing"),
+        pytest.param(
+            {"items": {"$ref": "#b"}, "$defs": {"a": {"$anchor": "b"}}},
+            {"items": {"$ref": "#b"}, "$defs": {"a": {"$anchor": "b"}}},
+            id="a definition by its anchor",
+        ),
     ],
 )  # fmt: skip
 def test_references(schema: Json, inlined: Json) -> None:
@@ -232,10 +264,21 @@ def test_references(schema: Json, inlined: Json) -> None:
             id="each other",
         ),
         pytest.param({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, id="nothing but itself"),
+        pytest.param(
+            {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"definitions": {"$ref": "#/$defs/n"}}}}},
+            id="itself, through a property called definitions",
+        ),
     ],
 )
 def test_a_recursive_schema_stays_as_it_is(schema: Json) -> None:
     """What has no finite form is sent whole, references and definitions."""
+    assert inline_refs(schema) == schema
+
+
+def test_a_schema_does_not_grow_without_bound() -> None:
+    """Definitions that each name the next twice are sent as they are."""
+    twice = {f"a{n}": {"properties": {side: {"$ref": f"#/$defs/a{n + 1}"} for side in "lr"}} for n in range(40)}
+    schema = {"$ref": "#/$defs/a0", "$defs": {**twice, "a40": {"type": "string"}}}
     assert inline_refs(schema) == schema
 
 

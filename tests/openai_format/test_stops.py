@@ -112,13 +112,15 @@ def test_the_text_ends_before_the_first_stop(text: str, stop: tuple[str, ...], e
 
 
 @unhurried
-@given(answers, stops, places)
-@example("ab##", "###", [2, 3])
-@example("a#a##a#", "#a##b", [])
-@example("aab", "ab", [1, 2])
-def test_a_cut_stream_is_the_cut_whole(text: str, stop: str, cuts: list[int]) -> None:
-    """However a text is cut into chunks, the caller sees the text and the end of the cut completion."""
-    assert collect(shown([*said(*pieces(text, cuts)), *END], stop)) == cut_completion(whole(text), (stop,))
+@given(answers, st.lists(stops, min_size=1, max_size=4), places)
+@example("ab##", ["###"], [2, 3])
+@example("a#a##a#", ["#a##b"], [])
+@example("aab", ["ab"], [1, 2])
+@example("abb", ["abb", "b"], [1])
+def test_a_cut_stream_is_the_cut_whole(text: str, several: list[str], cuts: list[int]) -> None:
+    """However a text is cut into chunks, and for any number of stops, the caller sees the cut completion."""
+    chunks = [*said(*pieces(text, cuts)), *END]
+    assert collect(shown(chunks, *several)) == cut_completion(whole(text), tuple(several))
 
 
 @unhurried

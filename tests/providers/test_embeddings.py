@@ -96,7 +96,7 @@ def test_no_embeddings_are_no_answer(whole: Any) -> None:
     assert caught.value.code == "upstream_bad_response"
 
 
-@pytest.mark.parametrize("vector", [None, 1, ["a"], [None], [[0.5]], [0.5, None]])
+@pytest.mark.parametrize("vector", [None, 1, {}, {"0": 0.5}, ["a"], [None], [[0.5]], [0.5, None]])
 def test_what_cannot_be_packed_is_no_answer(vector: Any) -> None:
     """A vector of anything but numbers is the upstream's failure, not ours."""
     with pytest.raises(Broken) as caught:

@@ -78,10 +78,11 @@ def test_the_defaults(provider: str, url: str, body: Json) -> None:
         pytest.param("{stream}", False, id="a boolean"),
         pytest.param("{model}", "served", id="the model, as it is called there"),
         pytest.param("{stop}", ["a", "b"], id="a list"),
-        pytest.param("{metadata}", {"a": 1}, id="an object"),
+        pytest.param("{metadata}", {"a": None}, id="an object"),
         pytest.param("{messages}", [USER], id="the messages"),
         pytest.param("{last_user}", "Hello", id="the last question"),
         pytest.param("say {prompt}, {temperature} times", "say Hello, 0.5 times", id="within a text"),
+        pytest.param("stream={stream}, {metadata}!", 'stream=false, {"a":null}!', id="JSON within a text"),
         pytest.param("{prompt}{prompt}", "HelloHello", id="twice"),
         pytest.param("{{prompt}}", "{prompt}", id="braces"),
         pytest.param("{{{prompt}}}", "{Hello}", id="braces around a name"),
@@ -97,7 +98,7 @@ def test_the_defaults(provider: str, url: str, body: Json) -> None:
 )
 def test_a_name_stands_for_its_value(template: Any, value: Any) -> None:
     """A name alone keeps its value's type, within a text it is written out, and without a value it is left out."""
-    fields: Json = {"temperature": 0.5, "max_tokens": 7, "stop": ["a", "b"], "metadata": {"a": 1}, "seed": None}
+    fields: Json = {"temperature": 0.5, "max_tokens": 7, "stop": ["a", "b"], "metadata": {"a": None}, "seed": None}
     assert filled({"x": template}, **fields) == {"x": value}
 
 
@@ -140,6 +141,14 @@ def test_tools_reach_a_template_that_names_them() -> None:
         "choice": {"type": "function", "function": {"name": "f"}},
         "messages": answered,
     }
+
+
+@pytest.mark.parametrize("template", [{"prompt": "{prompt}"}, {"prompt": "{prompt}", "tools": "{tools}"}])
+@pytest.mark.parametrize("fields", [{}, {"tools": [TOOL]}])
+def test_tools_that_may_not_be_called_are_left_out(template: Json, fields: Json) -> None:
+    """The choice of no tool asks for nothing: neither tools nor choice are refused or named as lost."""
+    request = sent(target(request=template), tool_choice="none", **fields)
+    assert (json.loads(request.body), request.dropped) == ({"prompt": "Hello"}, ())
 
 
 def test_images_reach_a_template_that_names_messages() -> None:
@@ -235,7 +244,17 @@ def test_a_template_cannot_reach_out(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["{{ raise_exception('no system') }}", "{{ messages[7].content }}", "{{ nobody.x }}"]
+    "prompt",
+    [
+        "{{ raise_exception('no system') }}",
+        "{{ messages[7].content }}",
+        "{{ nobody.x }}",
+        "{% for tool in tools %}x{% endfor %}",
+        "{{ messages[0].content / 2 }}",
+        "{{ 1 / (messages | length - 1) }}",
+        "{% for number in range(999999999) %}{% endfor %}",
+        "{% include 'x' %}",
+    ],
 )
 def test_messages_that_a_template_cannot_take(prompt: str) -> None:
     """A template may refuse a conversation, or not fit it: the caller is told, by the field."""
@@ -254,6 +273,7 @@ def test_messages_that_a_template_cannot_take(prompt: str) -> None:
         ({"prompt": ""}, "prompt"),
         ({"request": {"a": [{"b": "{promt}"}]}}, "request"),
         ({"request": "{top_k}"}, "request"),
+        *(({"request": {"a": name}}, "request") for name in ("{functions}", "{function_call}", "{n}")),
         ({"path": "generate"}, "path"),
         ({"answer": {"text": []}}, "answer.text"),
         ({"answer": {"txt": ["a"]}}, "answer.txt"),

@@ -31,7 +31,7 @@ def send(simulator: Simulator, client: aiohttp.ClientSession) -> Send:
 async def test_a_generator_streams_bare_text(send: Send) -> None:
     """No frames, no terminal event, and the words of the method that returns a whole text."""
     response = await send("/generate", ASK, behaviour='text="Bonjour, café."')
-    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["transfer-encoding"] == "chunked"
     assert response.headers["x-bentoml-request-id"]
     assert await response.text() == "Bonjour, café."

@@ -14,6 +14,8 @@ from proxy.openai_format.errors import in_stream_error
 from proxy.providers.openai.reply import finish_reason
 from proxy.providers.template.settings import AnswerShape, Framing, Shape
 
+_SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BOM = b"\xef\xbb\xbf"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
@@ -130,18 +132,41 @@ class TemplateStream:
         self._shape = shape
         self._headers = headers
         self._build = chunks.ChunkBuilder(f"chatcmpl-{call.id}", int(call.received_at), call.model)
-        self._framing = framing_of(shape, headers)
-        self._items = _ITEMS[self._framing](max_frame_bytes) if self._framing in _ITEMS else None
+        self._max_frame_bytes = max_frame_bytes
+        self._first: bytes | None = b""  # what came before it was clear how the stream is framed
+        self._frame_as(framing_of(shape, headers))
+        if self._framing != "sse" or shape.stream.framing == "sse":
+            self._first = None
         self._decoder = codecs.getincrementaldecoder(_charset(headers))("replace")
         self._begun = False
         self._so_far = ""  # of a cumulative stream
         self._tail = ""  # what may be the beginning of the text that ends a stream of plain text
-        self._found = self._items is None  # some item had a text
         self._usage: Json | None = None
         self._reason = "stop"
         self.ended = False
 
+    def _frame_as(self, framing: Framing) -> None:
+        self._framing = framing
+        self._items = _ITEMS[framing](self._max_frame_bytes) if framing in _ITEMS else None
+        self._found = self._items is None  # some item had a text
+
+    def _sniff(self, first: bytes, *, last: bool = False) -> bytes:
+        """BentoML calls every stream an event stream, also one of plain text: the first line tells."""
+        start = first.lstrip(b"\r\n").removeprefix(_BOM)
+        if not last and any(field.startswith(start) for field in _SSE_FIELDS):
+            self._first = first
+            return b""
+        self._first = None
+        if not start.startswith(_SSE_FIELDS):
+            self._frame_as("text")
+        return first
+
     def feed(self, data: bytes) -> Iterator[Json]:
+        if self._first is not None:
+            data = self._sniff(self._first + data)
+        yield from self._take(data)
+
+    def _take(self, data: bytes) -> Iterator[Json]:
         if self._items is None:
             yield from self._text(self._decoder.decode(data))
             return
@@ -149,6 +174,8 @@ class TemplateStream:
             yield from self._item(item)
 
     def finish(self) -> Iterator[Json]:
+        if self._first is not None:
+            yield from self._take(self._sniff(self._first, last=True))
         if self._items is None:
             yield from self._text(self._decoder.decode(b"", final=True))
         else:

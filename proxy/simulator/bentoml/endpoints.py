@@ -25,7 +25,7 @@ class Prompted:
     """An endpoint that takes a prompt; `model` of its questions is its path, since it knows no models."""
 
     path: str
-    framing: Framing = "text"
+    framing: Framing = "unframed"
     streams: bool = True
 
     def read(self, headers: Mapping[str, str], body: bytes) -> Question:
@@ -81,7 +81,7 @@ class Items:
     """An endpoint whose generator yields objects: they are written back to back, without anything between."""
 
     path: str
-    framing: Framing = "text"
+    framing: Framing = "unframed"
 
     def read(self, headers: Mapping[str, str], body: bytes) -> Question:
         """Judge a request."""
