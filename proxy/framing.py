@@ -16,6 +16,7 @@ from proxy.errors import Broken
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 

@@ -222,16 +222,21 @@ def merge_usage(counts: list[Json]) -> Json | None:
     completion_tokens = sum(count.get("completion_tokens") or 0 for count in counts)
     details: Json = {}
     for count in counts:
-        for name, value in (count.get("completion_tokens_details") or {}).items():
+        for name, value in _details(count, "completion_tokens_details").items():
             if is_count(value):
                 details[name] = details.get(name, 0) + value
-    prompt_details = counts[0].get("prompt_tokens_details") or {}
+    prompt_details = _details(counts[0], "prompt_tokens_details")
     return usage(
         max(count.get("prompt_tokens") or 0 for count in counts),
         completion_tokens,
         prompt_tokens_details=prompt_details,
         completion_tokens_details=details,
     )
+
+
+def _details(count: Json, name: str) -> Json:
+    details = count.get(name)
+    return details if isinstance(details, dict) else {}
 
 
 def carries_content(delta: Json) -> bool:

@@ -25,6 +25,7 @@ from proxy.errors import (
 )
 from proxy.openai_format.encoding import decode, decode_object
 
+MAX_NAME = 200  # characters of an upstream's code or param that are passed on
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):.*", re.DOTALL)
 
@@ -131,7 +132,7 @@ def _first_text(*candidates: Any) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value[:MAX_NAME] if isinstance(value, str) and value else None
 
 
 def _clean(text: str) -> str:
@@ -219,7 +220,7 @@ def read_object(text: bytes) -> Json:
         value = decode_object(text)
     except ValueError as error:
         raise Broken("the upstream sent what is not a JSON object", code="upstream_bad_response") from error
-    if value.get("error") or value.get("type") == "error":
+    if value.get("error") or "error" in (value.get("type"), value.get("object")):
         raise in_stream_error(text)
     return value
 

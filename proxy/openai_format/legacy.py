@@ -6,7 +6,7 @@ Source: OpenAI API reference, "Create chat completion", deprecated parameters; r
 from typing import Any
 
 from proxy.call import Json
-from proxy.openai_format.checks import expect
+from proxy.openai_format.checks import expect, wrong_value
 
 _IN_ITS_WAY = ("tools", "tool_choice")
 
@@ -26,6 +26,8 @@ def modernise(fields: Json) -> Json:
     """The same request with tools; each call in the history gets an id, by which its answer is found."""
     functions = expect(fields, "functions", "an array") or []
     modern = {name: value for name, value in fields.items() if name not in ("functions", "function_call")}
+    if functions and fields.get("tools"):
+        wrong_value("functions", "Send 'tools' or 'functions', not both.")
     if functions:
         modern["tools"] = [{"type": "function", "function": function} for function in functions]
     choice = fields.get("function_call")

@@ -99,6 +99,8 @@ def _read_message(raw: Json, place: str, column: Column, unread: list[str]) -> M
     answers = raw.get("tool_call_id") if role == "tool" else ""
     if not isinstance(answers, str):
         wrong_type(f"{place}.tool_call_id", "a string", answers)
+    misplaced = [("tool_calls", "assistant"), ("tool_call_id", "tool")]
+    unread.extend(f"{place}.{name}" for name, owner in misplaced if raw.get(name) and role != owner)
     more = {name: value for name, value in raw.items() if name not in _KNOWN and value is not None}
     unread.extend(
         f"{place}.{name}" for name, value in more.items() if name not in column.in_messages and value not in ([], {})

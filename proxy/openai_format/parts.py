@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn
 
 from proxy.call import Json
 from proxy.errors import InvalidRequest
-from proxy.openai_format.checks import wrong_type
+from proxy.openai_format.checks import wrong_type, wrong_value
 from proxy.openai_format.parameters import REJECT, Column, refuse
 
 Kind = Literal["text", "image", "input_audio", "file"]
@@ -84,6 +84,8 @@ def _read_image(raw: Json, place: str, column: Column, unread: list[str]) -> Par
     data = read_data_uri(url, f"{place}.image_url.url") if url[:5].lower() == "data:" else None
     if column["image data:" if data else "image https:"] is REJECT:
         _refuse(place, "an image as a data: URI" if data else "an image by its address; send it as a data: URI")
+    if data is None and not url.lower().startswith(("https://", "http://")):
+        wrong_value(f"{place}.image_url.url", f"'{place}': images come as data: URIs or by http.")
     return Part("image", place, "" if data else url, data, raw)
 
 

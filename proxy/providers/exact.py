@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.call import Call, Facts, Json, Member
 from proxy.errors import Broken, CutShort, UpstreamError
-from proxy.framing import SseFrames, is_json, sse_data
+from proxy.framing import NAMED_ERROR, SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import carries_content
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
@@ -20,7 +20,6 @@ from proxy.openai_format.members import find_members
 
 _USAGE_ASKED = b'{"include_usage":true}'
 _DATA_LINE = re.compile(rb"(?:^|[\r\n])data:")
-_NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
 
 
@@ -144,7 +143,7 @@ class ExactRelay:
                 raise CutShort("the upstream ended its answer before it began")
             self._done = self.facts.finished = True
             return frame if frame.startswith((b"data: [DONE]", b"data:[DONE]")) else DONE
-        if _NAMED_ERROR.search(frame):
+        if NAMED_ERROR.search(frame):
             raise in_stream_error(payload)
         if not self._read(payload):
             return b""
@@ -229,7 +228,10 @@ def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]
     first = answer.choices[0]
     facts = Facts(content=True, finished=True, finish_reason=first.finish_reason, usage=answer.usage)
     if model != call.model:
-        place = find_members(body).get("model")
+        try:
+            place = find_members(body).get("model")
+        except ValueError as error:
+            raise Broken("the upstream's answer cannot be read", code="upstream_bad_response") from error
         body = splice(body, [(place, encode(call.model))]) if place else body
     return body, facts
 

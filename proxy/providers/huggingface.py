@@ -82,6 +82,7 @@ COLUMN = Column(
     extras=("tool_prompt",),
     in_messages=("name", "detail"),
 )
+MOST_SECONDS = 86_400  # of loading that are believed
 Engine = Literal["openai", "vllm", "tgi", "tei"]
 
 
@@ -252,7 +253,7 @@ def _loading_seconds(body: bytes, headers: Mapping[str, str]) -> float | None:
     except ValueError:
         value = None
     told = value.get("estimated_time") if isinstance(value, dict) else None
-    return float(told) if isinstance(told, int | float) and told >= 0 else retry_after(headers)
+    return float(told) if isinstance(told, int | float) and 0 <= told < MOST_SECONDS else retry_after(headers)
 
 
 provider: Provider = HuggingFace()

@@ -83,7 +83,7 @@ class EncodedRelay:
 class WholeAnswer:
     """A stream answered by one JSON completion, as a parser: some servers ignore `stream`.
 
-    Its size is bounded as that of everything before first content.
+    Its size is bounded as that of a frame.
     """
 
     thinking = False
@@ -91,11 +91,15 @@ class WholeAnswer:
 
     def __init__(self, provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> None:
         self._parts: list[bytes] = []
+        self._size = 0
         self._provider, self._call, self._target, self._headers = provider, call, target, headers
 
     def feed(self, data: bytes) -> Iterable[Json]:
         self._parts.append(data)
-        return ()
+        self._size += len(data)
+        if self._size > self._target.upstream.max_frame_bytes:
+            raise Broken("the upstream's answer is too large for a stream", code="upstream_bad_response")
+        yield from ()
 
     def finish(self) -> Iterable[Json]:
         body = b"".join(self._parts)

@@ -81,7 +81,7 @@ class Walk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, UpstreamError):
-            error.message = self._endpoints[self._record.upstream].redact(error.message)
+            _redact(error, self._endpoints[self._record.upstream])
         await self._held.aclose()
 
     async def _leave(self, target: Target, error: UpstreamError) -> None:
@@ -99,7 +99,7 @@ class Walk:
         try:
             reply = await self._send(endpoint, target, call, first=True)
         except UpstreamError as error:
-            amended = endpoint.provider.amend(call, target, error)
+            amended = _amended(endpoint, call, target, error)
             if amended is None:
                 raise
             await self._held.aclose()
@@ -134,7 +134,7 @@ class Walk:
                 raise kind(refused.theirs or "the upstream refused your key") from refused
             raise
         except UpstreamError as error:
-            error.message = endpoint.redact(error.message)
+            _redact(error, endpoint)
             raise
         finally:
             record.upstream_seconds += time.perf_counter() - began
@@ -213,3 +213,18 @@ class Walk:
             error.upstream_request_id = upstream_request_id(exchange.headers) or None
             raise error
         return exchange
+
+
+def _redact(error: UpstreamError, endpoint: Endpoint) -> None:
+    """Take our secrets out of what the upstream said."""
+    error.message = endpoint.redact(error.message)
+    error.param = endpoint.redact(error.param) if error.param else error.param
+    error.code = endpoint.redact(error.code) if error.code else error.code
+
+
+def _amended(endpoint: Endpoint, call: Call, target: Target, error: UpstreamError) -> Call | None:
+    """The call without what was refused; None also when an exact wire passed a body that cannot be read whole."""
+    try:
+        return endpoint.provider.amend(call, target, error)
+    except (ValueError, InvalidRequest):
+        return None

@@ -14,6 +14,7 @@ from proxy.upstream.transport import Exchange, Transport
 USER_AGENT = f"octet/{__version__}"
 _FROM_CALLER = ("traceparent", "tracestate")
 _WITH_CALLERS_KEY = ("openai-organization", "openai-project")
+_SHORTEST_SECRET = 8  # characters; shorter values are words
 _MAX_FORWARDED = 512  # characters of a header's value
 
 
@@ -54,8 +55,11 @@ class Endpoint:
         )
 
     def redact(self, text: str) -> str:
-        """A text of the upstream's without our key, should it quote it."""
-        return text.replace(self.credential, "[redacted]") if self.credential else text
+        """A text of the upstream's without our key, or what we send beside it, should it quote them."""
+        for secret in (self.credential, *self.upstream.headers.values(), *self.upstream.query.values()):
+            if secret and len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "[redacted]")
+        return text
 
     def probe(self, request: UpstreamRequest) -> UpstreamRequest:
         """A request of our own, with our own key."""

@@ -1,6 +1,5 @@
 """A completion and its stream say the same."""
 
-import copy
 from typing import Any
 
 import pytest

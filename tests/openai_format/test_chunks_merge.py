@@ -63,11 +63,11 @@ def test_the_largest_prompt_counts() -> None:
 
 def test_details_that_are_null_are_absent() -> None:
     """What one answer does not count is no reason to lose the other's, or to fail."""
-    known, unknown = ({"completion_tokens_details": {"reasoning_tokens": tokens}} for tokens in (5, None))
-    for counts in ([known, unknown], [unknown, known], [known, {"completion_tokens_details": None}]):
-        merged = merge_usage(counts)
-        assert merged
-        assert merged["completion_tokens_details"] == {"reasoning_tokens": 5}
+    known: Json = {"completion_tokens_details": {"reasoning_tokens": 5}}
+    unknown: Json = {"completion_tokens_details": {"reasoning_tokens": None}}
+    none: Json = {"completion_tokens_details": None}
+    for counts in ([known, unknown], [unknown, known], [none, known]):
+        assert merge_usage(counts) == usage(0, 0, **known)
 
 
 def test_usage_adds_up() -> None:

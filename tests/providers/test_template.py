@@ -10,20 +10,13 @@ from proxy.call import Call, Caller, Json
 from proxy.config import ConfigError
 from proxy.config.load import build
 from proxy.config.source import Document
-from proxy.errors import InvalidRequest, NotFound, UnsupportedParameter
+from proxy.errors import NotFound, UnsupportedParameter
 from proxy.providers import providers, traits
 from proxy.providers.seam import Target, UpstreamRequest
 
 USER = {"role": "user", "content": "Hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "developer", "content": "Be kind."},
-    {"role": "user", "content": [{"type": "text", "text": "How"}, {"type": "text", "text": "much?"}]},
-    {"role": "assistant", "content": "42"},
-    {"role": "user", "content": "Why?"},
-]
 
 
 def target(provider: str = "bentoml", **custom: Any) -> Target:
@@ -58,7 +51,7 @@ def filled(request: Any, prompt: str = "simple", **fields: Any) -> Any:
         ("bentoml", "http://upstream.example/app/generate", {"prompt": "Hello", "max_tokens": 5}),
         (
             "rayserve",
-            "http://upstream.example/app/",
+            "http://upstream.example/app",
             {"prompt": "Hello", "max_tokens": 5, "temperature": 0.5, "stream": False},
         ),
     ],
@@ -190,80 +183,6 @@ def test_what_only_tunes_is_dropped_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "messages", "text"),
-    [
-        pytest.param("simple", [USER], "Hello", id="a lone question"),
-        pytest.param("simple", TALK[:1], "System: Be brief.\nAssistant:", id="a lone message of another role"),
-        pytest.param(
-            "simple",
-            TALK,
-            "System: Be brief.\nSystem: Be kind.\nUser: How\nmuch?\nAssistant: 42\nUser: Why?\nAssistant:",
-            id="a conversation",
-        ),
-        pytest.param("last_user", TALK, "Why?", id="the last question"),
-        pytest.param("last_user", TALK[:4], "How\nmuch?", id="the last question before an answer"),
-        pytest.param("last_user", TALK[:1], "", id="no question"),
-        pytest.param("{{ messages[-1].content }}|{{ messages | length }}", TALK, "Why?|5", id="a template"),
-        pytest.param(
-            "{% for m in messages %}<{{ m.role }}>{{ m['content'] }}{% endfor %}{{ '<a>' if add_generation_prompt }}",
-            TALK[1:4],
-            "<system>Be kind.<user>How\nmuch?<assistant>42<a>",
-            id="a chat template",
-        ),
-        pytest.param("{{ bos_token }}{{ tools }}{{ messages[0].content }}", [USER], "NoneHello", id="no tools"),
-    ],
-)
-def test_prompts(prompt: str, messages: list[Json], text: str) -> None:
-    """The three ways to make a prompt of messages; developers are the system, parts are lines."""
-    assert filled("{prompt}", prompt, messages=messages) == text
-
-
-def test_the_systems_texts_have_a_name() -> None:
-    """`system` is all that the system and the developer say."""
-    assert filled("{system}", messages=TALK) == "Be brief.\nBe kind."
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        "{{ messages.__class__.__mro__ }}",
-        "{{ ''.__class__.__base__.__subclasses__() }}",
-        "{{ messages[0]['__class__'].x }}{{ messages[0].keys.__self__.x }}",
-        "{{ raise_exception.__globals__['x'] }}",
-        "{{ self.__init__.__globals__.__builtins__ }}",
-        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-        "{{ '{0.__class__.__mro__}'.format(messages) }}",
-        "{{ messages.append(1) }}",
-        "{{ messages[0].update(role='system') }}",
-    ],
-)
-def test_a_template_cannot_reach_out(prompt: str) -> None:
-    """A template sees what it is given and no more: not Python; nor does it change what it sees."""
-    with pytest.raises(InvalidRequest, match="do not fit the prompt template"):
-        filled("{prompt}", prompt)
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        "{{ raise_exception('no system') }}",
-        "{{ messages[7].content }}",
-        "{{ nobody.x }}",
-        "{% for tool in tools %}x{% endfor %}",
-        "{{ messages[0].content / 2 }}",
-        "{{ 1 / (messages | length - 1) }}",
-        "{% for number in range(999999999) %}{% endfor %}",
-        "{% include 'x' %}",
-    ],
-)
-def test_messages_that_a_template_cannot_take(prompt: str) -> None:
-    """A template may refuse a conversation, or not fit it: the caller is told, by the field."""
-    with pytest.raises(InvalidRequest) as caught:
-        filled("{prompt}", prompt)
-    assert (caught.value.param, caught.value.status) == ("messages", 400)
-
-
-@pytest.mark.parametrize(
     ("custom", "place"),
     [
         ({"prompt": "{{ messages"}, "prompt"),
@@ -296,3 +215,24 @@ def test_a_shape_is_for_chat(operation: Any) -> None:
     with pytest.raises(NotFound) as caught:
         providers()["bentoml"].build_request(other, target())
     assert caught.value.code == "unsupported_endpoint"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path", "url"),
+    [
+        ("http://ray:8000", "/", "http://ray:8000/"),
+        ("http://ray:8000/summarize", "/", "http://ray:8000/summarize"),
+        ("http://ray:8000/app/", "/summarize", "http://ray:8000/app/summarize"),
+    ],
+)
+def test_the_address(base_url: str, path: str, url: str) -> None:
+    """A base_url with a path is the deployment's whole address, unless the settings name a path below it."""
+    tree = {
+        "upstreams": {
+            "ray": {"provider": "rayserve", "base_url": base_url, "settings": {"mode": "custom", "path": path}}
+        }
+    }
+    config = build(Document("address", tree), traits())
+    body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
+    call = parse(body, caller=Caller(), headers={}, call_id="x", received_at=1.0)
+    assert providers()["rayserve"].build_request(call, Target("ray", config.upstreams["ray"], "m")).url == url

@@ -31,7 +31,8 @@ def amend(call: Call, error: UpstreamError) -> Call | None:
 
 def _without_force(call: Call) -> Call | None:
     choice, tools = value_of(call, "tool_choice"), value_of(call, "tools")
-    named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+    function = choice.get("function") if isinstance(choice, dict) else None
+    named = function.get("name") if isinstance(function, dict) else None
     if not tools or not (named or choice == "required"):
         return None
     hint = f"You must call the tool {named}." if named else "You must call one of the tools."

@@ -33,7 +33,7 @@ def completion(call: Call, body: bytes) -> Json:
     """
     message = read_object(body)
     blocks = message.get("content")
-    if not isinstance(blocks, list):
+    if not isinstance(blocks, list) or "stop_reason" not in message or not all(isinstance(b, dict) for b in blocks):
         raise Broken("the upstream's answer is not a message", code="upstream_bad_response")
     counts = message.get("usage") or {}
     reply = _message([block for block in blocks if isinstance(block, dict)], explanation(message))

@@ -17,6 +17,7 @@ from proxy.openai_format.schemas import close_objects
 from proxy.providers.anthropic import families, thinking
 from proxy.providers.anthropic.blocks import write_part
 from proxy.providers.anthropic.families import Traits
+from proxy.providers.anthropic.reply import THINKING
 from proxy.providers.anthropic.settings import COLUMN, Settings
 
 _UNFIT_FOR_ID = re.compile(r"[^a-zA-Z0-9_-]")
@@ -150,7 +151,8 @@ def _blocks(message: Message, ids: Mapping[str, str]) -> Iterator[Json]:
         result: Json = {"type": "tool_result", "tool_use_id": ids[message.tool_call_id]}
         yield {**result, "content": content} if content else result
         return
-    yield from _thinking_blocks(message)
+    if message.role == "assistant":
+        yield from _thinking_blocks(message)
     yield from content
     for call in message.tool_calls:
         yield {"type": "tool_use", "id": ids[call.id], "name": call.name, "input": call.arguments}
@@ -163,8 +165,8 @@ def _thinking_blocks(message: Message) -> list[Json]:
     if not isinstance(blocks, list):
         wrong_type(place, "an array", blocks)
     for index, block in enumerate(blocks):
-        if not isinstance(block, dict):
-            wrong_type(f"{place}[{index}]", "an object", block)
+        if not isinstance(block, dict) or block.get("type") not in THINKING:
+            wrong_type(f"{place}[{index}]", "a thinking block", block)
     return blocks
 
 

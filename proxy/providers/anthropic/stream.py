@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from proxy.call import Call, Json
 from proxy.errors import CutShort
-from proxy.framing import SseFrames, is_json, sse_data
+from proxy.framing import NAMED_ERROR, SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
 from proxy.openai_format.encoding import encode
-from proxy.openai_format.errors import read_object
+from proxy.openai_format.errors import in_stream_error, read_object
 from proxy.providers.anthropic.reply import explanation, finish_reason, usage
 
 
@@ -25,6 +25,7 @@ class MessagesStream:
         self._begun = False
         self.ended = False
         self._counts: Json = {}
+        self._told_end = False
         self._stop_reason: str | None = None
         self._refusal: str | None = None
         self._thoughts: dict[int, Json] = {}  # thinking blocks by block index
@@ -46,6 +47,8 @@ class MessagesStream:
         for payload in sse_data(frame):
             if self.ended:
                 return
+            if NAMED_ERROR.search(frame):
+                raise in_stream_error(payload)
             yield from self._event(read_object(payload))
 
     def _event(self, event: Json) -> Iterator[Json]:
@@ -59,11 +62,14 @@ class MessagesStream:
         elif kind == "content_block_stop":
             yield from self._close_block(event.get("index") or 0)
         elif kind == "message_delta":
+            self._told_end = True
             delta = event.get("delta") or {}
             self._stop_reason = delta.get("stop_reason") or self._stop_reason
             self._refusal = explanation(delta) or self._refusal
             self._count(event.get("usage"))
         elif kind == "message_stop":
+            if not self._told_end:
+                raise CutShort("the upstream ended its answer without saying how")
             yield from self._stop()
 
     def _start(self, message: Json) -> Iterator[Json]:

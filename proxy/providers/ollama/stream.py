@@ -6,6 +6,7 @@ Source: ollama/docs/api.md, "Generate a chat completion"; reference/upstreams.md
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from proxy.call import Call, Json
 from proxy.errors import Broken, CutShort
@@ -48,7 +49,7 @@ class ChatStream:
         if self.ended or not line.strip():
             return
         answer = read_object(line)
-        if "message" not in answer and "done" not in answer:
+        if "message" not in answer and ("done" not in answer or self._builder is None):
             raise Broken("the upstream's answer is not a chat message", code="upstream_bad_response")
         if self._builder is None:
             self._builder = ChunkBuilder(f"chatcmpl-{self._call.id}", self._created(answer), self._call.model)
@@ -78,7 +79,7 @@ class ChatStream:
             self._tools += 1
             call_id = call.get("id") or f"call_{self._call.id}_{number}"
             yield build.delta(tool_start(number, call_id, function.get("name") or ""))
-            yield build.delta(tool_arguments(number, encode(function.get("arguments") or {}).decode()))
+            yield build.delta(tool_arguments(number, _arguments(function.get("arguments"))))
 
     def _end(self, build: ChunkBuilder, answer: Json) -> Iterator[Json]:
         reason = answer.get("done_reason", "stop")
@@ -109,3 +110,12 @@ def _logprobs(answer: Json) -> Json:
 def _entry(entry: Json) -> Json:
     token = entry.get("token") or ""
     return {"token": token, "logprob": entry.get("logprob"), "bytes": entry.get("bytes") or list(token.encode())}
+
+
+def _arguments(value: Any) -> str:
+    """An object, or the text of one; raises Broken for anything else."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict | None):
+        raise Broken("the upstream's tool call has arguments that are no object", code="upstream_bad_response")
+    return encode(value or {}).decode()

@@ -42,8 +42,8 @@ class Imitator(Provider):
     def build_request(self, call: Call, target: Target) -> UpstreamRequest:
         upstream, model = target.upstream, self.model(target)
         url = self.root(upstream) + PATHS[call.operation]
+        refuse_restricted(call, self.imitation(target))
         if call.operation != "chat" or upstream.wire == "exact":
-            refuse_restricted(call, self.imitation(target))
             return UpstreamRequest(url, self.headers(upstream), splice_request(call, model))
         body, request = write_request(call, model, self.imitation(target))
         copies = copies_of(request.n, upstream) if self.emulates_n(target, request) else 1
@@ -79,9 +79,14 @@ def with_v1(upstream: Upstream) -> str:
 
 def refuse_restricted(call: Call, imitation: Imitation) -> None:
     """On the exact wire too, some of a server's own fields are not for every caller."""
-    for name in imitation.column.restricted & call.members.keys():
+    restricted = imitation.column.restricted
+    for name in restricted & call.members.keys():
         if value_of(call, name) is not None:
             refuse(name, f"'{name}' is not open to callers here (the upstream's settings.allow).", value=False)
+
+    kwargs = value_of(call, "chat_template_kwargs") if restricted else None
+    if isinstance(kwargs, dict) and restricted & kwargs.keys():
+        refuse("chat_template_kwargs", "A template within 'chat_template_kwargs' is not open to callers here.")
 
 
 def names_a_tool(call: Call) -> bool:

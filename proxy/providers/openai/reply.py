@@ -53,7 +53,9 @@ def complete(call: Call, body: bytes, repairs: Repairs = AS_OPENAI) -> Json:
 
 
 def _choice(call: Call, index: int, choice: Json, repairs: Repairs) -> Json:
-    message = choice.get("message") or {}
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Broken("the upstream's answer has no message", code="upstream_bad_response")
     full: Json = {"role": "assistant", "content": None, "refusal": None}
     full |= {name: value for name, value in message.items() if name != "role" and value is not None}
     full |= {name: read_text(full[name]) for name in TEXTS if name in full}
@@ -124,7 +126,11 @@ def complete_usage(usage: Any) -> Json | None:
     prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     if not (is_count(prompt) and is_count(completion)):
         return None
-    known = {name: count for name, count in usage.items() if count is not None}
+    known = {
+        name: count
+        for name, count in usage.items()
+        if count is not None and (isinstance(count, dict) or not name.endswith("_details"))
+    }
     total = known.get("total_tokens")
     counted = total if is_count(total) else prompt + completion
     return {**known, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": counted}

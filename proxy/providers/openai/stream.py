@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from proxy.call import Call, Json
 from proxy.errors import Broken, CutShort
-from proxy.framing import SseFrames, is_json, sse_data
+from proxy.framing import NAMED_ERROR, SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, reasoning, tool_arguments, tool_start
-from proxy.openai_format.errors import read_object
+from proxy.openai_format.errors import in_stream_error, read_object
 from proxy.openai_format.shapes import name_or, time_or
 from proxy.providers.openai.reply import (
     AS_OPENAI,
@@ -64,6 +64,8 @@ class NormalisedStream:
     def feed(self, data: bytes) -> Iterator[Json]:
         for frame in self._frames.feed(data):
             for payload in sse_data(frame):
+                if not self.ended and NAMED_ERROR.search(frame):
+                    raise in_stream_error(payload)
                 if not self.ended:
                     yield from self._read(payload)
 

@@ -1,6 +1,7 @@
 """A framework that serves either an engine's OpenAI layer or deployments with a shape of their own."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from proxy.call import Call, Json
 from proxy.config import Upstream
@@ -13,9 +14,11 @@ from proxy.providers import vllm
 from proxy.providers.openai.imitation import Imitation
 from proxy.providers.openai.imitator import Imitator
 from proxy.providers.seam import JSON_HEADERS, StreamParser, Target, UpstreamRequest, copies_of, refuse_operation
-from proxy.providers.template.reply import TemplateStream, is_stream, read_answer
+from proxy.providers.template.prompt import lost_calls
+from proxy.providers.template.reply import read_answer
 from proxy.providers.template.request import build_body
-from proxy.providers.template.settings import Shape
+from proxy.providers.template.settings import Shape, names_in
+from proxy.providers.template.stream import TemplateStream, is_stream
 
 
 class DeploymentSettings(Shape, vllm.Settings):
@@ -40,9 +43,10 @@ class Deployment(Imitator):
             return super().build_request(call, target)
         refuse_operation(call, "chat")
         body, request = build_body(call, target.model, shape)
-        url = str(target.upstream.base_url).rstrip("/") + shape.path
         copies = copies_of(request.n, target.upstream)
-        return UpstreamRequest(url, JSON_HEADERS, encode(body), request.dropped, copies=copies)
+        lost = () if "messages" in names_in(shape.request) else lost_calls(request)
+        address = _address(target.upstream, shape)
+        return UpstreamRequest(address, JSON_HEADERS, encode(body), (*request.dropped, *lost), copies=copies)
 
     def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
         shape = _custom(target)
@@ -67,6 +71,12 @@ class Deployment(Imitator):
 
     def models_request(self, upstream: Upstream) -> UpstreamRequest | None:
         return None if upstream.settings.mode == "custom" else super().models_request(upstream)
+
+
+def _address(upstream: Upstream, shape: Shape) -> str:
+    """Where calls are posted; a base_url with a path of its own is whole when the settings name none."""
+    base = str(upstream.base_url).rstrip("/")
+    return base if shape.path == "/" and urlsplit(base).path else base + shape.path
 
 
 def _settings(target: Target) -> DeploymentSettings:

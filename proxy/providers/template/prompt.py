@@ -100,6 +100,11 @@ def _lines(request: ChatRequest, texts: list[str]) -> str:
     return "\n".join([*lines, "Assistant:"])
 
 
+def lost_calls(request: ChatRequest) -> list[str]:
+    """The places of tool calls, which a prompt of texts cannot tell."""
+    return [f"{message.place}.tool_calls" for message in request.messages if message.tool_calls]
+
+
 def last_user(request: ChatRequest, *, images: bool = False) -> str:
     """The text of the last message of the user's."""
     last = next((message for message in reversed(request.messages) if message.role == "user"), None)

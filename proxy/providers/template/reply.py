@@ -1,23 +1,18 @@
-"""The deployment's answer as a completion, whole or as a stream."""
+"""The deployment's whole answer as a completion."""
 
-import codecs
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from proxy.call import Call, Json
-from proxy.errors import Broken, CutShort
-from proxy.framing import JsonLines, JsonValues, SseFrames, is_json, sse_data
+from proxy.errors import Broken
 from proxy.openai_format import chunks
 from proxy.openai_format.encoding import decode
 from proxy.openai_format.errors import in_stream_error
 from proxy.providers.openai.reply import finish_reason
-from proxy.providers.template.settings import AnswerShape, Framing, Shape
+from proxy.providers.template.settings import AnswerShape, Shape
 
-_SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_BOM = b"\xef\xbb\xbf"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
-_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
 
 def find(value: Any, path: str) -> Any:
@@ -39,7 +34,7 @@ def find_text(value: Any, paths: tuple[str, ...]) -> str | None:
     return next((text for path in paths if isinstance(text := find(value, path), str)), None)
 
 
-def _check_error(value: Any, shape: AnswerShape, payload: bytes) -> None:
+def check_error(value: Any, shape: AnswerShape, payload: bytes) -> None:
     """Raises UpstreamError when a 200 answer holds an error."""
     if not isinstance(value, dict | list):
         return
@@ -56,7 +51,7 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _charset(headers: Mapping[str, str]) -> str:
+def charset_of(headers: Mapping[str, str]) -> str:
     """The charset that the answer declares, when it is one."""
     declared = _CHARSET.search(headers.get("content-type", ""))
     try:
@@ -66,8 +61,8 @@ def _charset(headers: Mapping[str, str]) -> str:
     return declared[1] if declared else "utf-8"
 
 
-def _decode(payload: bytes, headers: Mapping[str, str]) -> str:
-    return payload.decode(_charset(headers), "replace")
+def decode_text(payload: bytes, headers: Mapping[str, str]) -> str:
+    return payload.decode(charset_of(headers), "replace")
 
 
 def read_answer(call: Call, shape: Shape, headers: Mapping[str, str], body: bytes) -> Json:
@@ -80,19 +75,29 @@ def read_answer(call: Call, shape: Shape, headers: Mapping[str, str], body: byte
     kind = media_type(headers)
     if kind in ("text/html", "application/xhtml+xml"):
         raise Broken("the upstream answered with an HTML page: check its base_url", code="upstream_bad_response")
-    value: Any = _decode(body, headers) if kind.startswith("text/") else _read_json(body, headers)
-    _check_error(value, answer, body)
+    value: Any = decode_text(body, headers) if kind.startswith("text/") else _read_json(body, headers)
+    check_error(_as_json(value), answer, body)
     text = find_text(value, answer.text)
-    if text is None or (not body and not kind.startswith("text/")):
-        raise _no_text(answer.text, "settings.answer.text")
-    counts = _usage(value, answer)
-    reason = _reason(value, answer)
+    if text is None or not body:
+        raise no_text(answer.text, "settings.answer.text")
+    counts = usage_of(value, answer)
+    reason = reason_of(value, answer)
     return chunks.completion(
         f"chatcmpl-{call.id}", int(call.received_at), call.model, {"content": text}, reason or "stop", counts
     )
 
 
-def _no_text(paths: tuple[str, ...], key: str) -> Broken:
+def _as_json(value: Any) -> Any:
+    """What a plain text holds when it is a JSON object: some write their errors so."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return decode(value)
+    except ValueError:
+        return value
+
+
+def no_text(paths: tuple[str, ...], key: str) -> Broken:
     return Broken(f"the upstream's answer has no text at {', '.join(paths)} ({key})", code="upstream_bad_response")
 
 
@@ -101,198 +106,15 @@ def _read_json(body: bytes, headers: Mapping[str, str]) -> Any:
         return decode(body)
     except ValueError as error:
         if body and not media_type(headers):
-            return _decode(body, headers)
+            return decode_text(body, headers)
         raise Broken("the upstream's answer is not JSON", code="upstream_bad_response") from error
 
 
-def _usage(value: Any, shape: AnswerShape) -> Json | None:
+def usage_of(value: Any, shape: AnswerShape) -> Json | None:
     counts = [find(value, path) if path else None for path in (shape.prompt_tokens, shape.completion_tokens)]
     return chunks.usage(*counts)
 
 
-def _reason(value: Any, shape: AnswerShape) -> str | None:
+def reason_of(value: Any, shape: AnswerShape) -> str | None:
     reason = find(value, shape.finish_reason) if shape.finish_reason else None
     return finish_reason(reason) if isinstance(reason, str) and reason else None
-
-
-class _Items(Protocol):
-    """Cuts a body into items."""
-
-    def feed(self, data: bytes) -> list[bytes]: ...
-
-    def flush(self) -> bytes: ...
-
-
-class TemplateStream:
-    """One stream; see `StreamParser`."""
-
-    thinking = False
-
-    def __init__(self, call: Call, shape: Shape, headers: Mapping[str, str], max_frame_bytes: int) -> None:
-        self._shape = shape
-        self._headers = headers
-        self._build = chunks.ChunkBuilder(f"chatcmpl-{call.id}", int(call.received_at), call.model)
-        self._max_frame_bytes = max_frame_bytes
-        self._first: bytes | None = b""  # what came before it was clear how the stream is framed
-        self._frame_as(framing_of(shape, headers))
-        if self._framing != "sse" or shape.stream.framing == "sse":
-            self._first = None
-        self._decoder = codecs.getincrementaldecoder(_charset(headers))("replace")
-        self._begun = False
-        self._so_far = ""  # of a cumulative stream
-        self._tail = ""  # what may be the beginning of the text that ends a stream of plain text
-        self._usage: Json | None = None
-        self._reason = "stop"
-        self.ended = False
-
-    def _frame_as(self, framing: Framing) -> None:
-        self._framing = framing
-        self._items = _ITEMS[framing](self._max_frame_bytes) if framing in _ITEMS else None
-        self._found = self._items is None  # some item had a text
-
-    def _sniff(self, first: bytes, *, last: bool = False) -> bytes:
-        """BentoML calls every stream an event stream, also one of plain text: the first line tells."""
-        start = first.lstrip(b"\r\n").removeprefix(_BOM)
-        if not last and any(field.startswith(start) for field in _SSE_FIELDS):
-            self._first = first
-            return b""
-        self._first = None
-        if not start.startswith(_SSE_FIELDS):
-            self._frame_as("text")
-        return first
-
-    def feed(self, data: bytes) -> Iterator[Json]:
-        if self._first is not None:
-            data = self._sniff(self._first + data)
-        yield from self._take(data)
-
-    def _take(self, data: bytes) -> Iterator[Json]:
-        if self._items is None:
-            yield from self._text(self._decoder.decode(data))
-            return
-        for item in self._items.feed(data):
-            yield from self._item(item)
-
-    def finish(self) -> Iterator[Json]:
-        if self._first is not None:
-            yield from self._take(self._sniff(self._first, last=True))
-        if self._items is None:
-            yield from self._text(self._decoder.decode(b"", final=True))
-        else:
-            yield from self._last_item(self._items.flush())
-        stream = self._shape.stream
-        if not self.ended:
-            if stream.end or stream.end_field:
-                yield from self._say(self._tail)
-                raise CutShort("the upstream ended its answer early")
-            yield from self._end()
-
-    def _last_item(self, tail: bytes) -> Iterator[Json]:
-        """What has no end of its own: whole all the same, or cut."""
-        payload = b"".join(sse_data(tail)) if self._framing == "sse" else tail.strip()
-        is_text = self._framing == "sse" and not payload.startswith((b"{", b"["))
-        end = self._shape.stream.end
-        whole = is_text or not payload or is_json(payload) or (end is not None and payload == end.encode())
-        if not whole and not self.ended:
-            raise CutShort("the upstream ended its answer early")
-        yield from self._item(tail)
-
-    def _item(self, item: bytes) -> Iterator[Json]:
-        if self._framing == "sse":
-            for payload in sse_data(item):
-                yield from self._payload(payload)
-        elif item.strip():
-            yield from self._payload(item.strip())
-
-    def _payload(self, payload: bytes) -> Iterator[Json]:
-        stream = self._shape.stream
-        if self.ended:
-            return
-        if (self._framing == "sse" and payload.strip() == b"[DONE]") or (
-            stream.end is not None and payload.strip() == stream.end.encode()
-        ):
-            yield from self._end()
-            return
-        value = self._value(payload)
-        _check_error(value, self._shape.answer, payload)
-        self._usage = _usage(value, self._shape.answer) or self._usage
-        self._reason = _reason(value, self._shape.answer) or self._reason
-        text = find_text(value, stream.text)
-        self._found = self._found or text is not None
-        if text is not None:
-            yield from self._say(self._new(text) if stream.cumulative else text)
-        if stream.end_field and find(value, stream.end_field):
-            yield from self._end()
-
-    def _value(self, payload: bytes) -> Any:
-        """JSON, or the text that it is: authors of event streams write either."""
-        try:
-            value = decode(payload)
-        except ValueError:
-            if self._framing != "sse":
-                raise Broken("the upstream sent what is not JSON", code="upstream_bad_response") from None
-            return _decode(payload, self._headers)
-        return value if isinstance(value, dict | list | str) else _decode(payload, self._headers)
-
-    def _text(self, text: str) -> Iterator[Json]:
-        """Plain text, up to the text that ends it."""
-        end = self._shape.stream.end
-        if self.ended:
-            return
-        if not end:
-            yield from self._say(self._new(text) if self._shape.stream.cumulative else text)
-            return
-        whole = self._tail + text
-        place = whole.find(end)
-        if place >= 0:
-            yield from self._say(whole[:place])
-            yield from self._end()
-            return
-        kept = max((length for length in range(1, len(end)) if whole.endswith(end[:length])), default=0)
-        self._tail = whole[len(whole) - kept :]
-        yield from self._say(whole[: len(whole) - kept])
-
-    def _new(self, text: str) -> str:
-        """What a cumulative text has more than the one before."""
-        if not text.startswith(self._so_far):
-            raise Broken("the upstream's text so far has changed", code="upstream_bad_response")
-        new, self._so_far = text[len(self._so_far) :], text
-        return new
-
-    def _say(self, text: str) -> Iterator[Json]:
-        if not self._begun:
-            self._begun = True
-            yield self._build.delta(chunks.ROLE)
-        if text:
-            yield self._build.delta({"content": text})
-
-    def _end(self) -> Iterator[Json]:
-        self.ended = True
-        if not self._found:
-            raise _no_text(self._shape.stream.text, "settings.stream.text")
-        yield from self._say("")
-        yield self._build.finish(self._reason)
-        if self._usage:
-            yield self._build.usage(self._usage)
-
-
-_ITEMS: Mapping[str, Callable[[int], _Items]] = {"sse": SseFrames, "ndjson": JsonLines, "json": JsonValues}
-
-
-def framing_of(shape: Shape, headers: Mapping[str, str]) -> Framing:
-    """How this stream is framed."""
-    if shape.stream.framing != "auto":
-        return shape.stream.framing
-    kind = media_type(headers)
-    if kind == "text/event-stream":
-        return "sse"
-    return "ndjson" if kind in _NDJSON else "text"
-
-
-def is_stream(shape: Shape, content_type: str) -> bool:
-    """Whether an answer of this type comes in pieces."""
-    if shape.stream.framing == "auto":
-        return content_type != "application/json"
-    if shape.stream.framing == "sse" and content_type == "application/json":
-        return False  # a server that ignores `stream`
-    return shape.stream.framing != "none"

@@ -148,4 +148,5 @@ def column_of(named: frozenset[str]) -> Column:
         cells |= dict.fromkeys(("image data:", "image https:", "input_audio", "file"), PASS)
     limit = MAP if named & {"max_tokens", "max_completion_tokens"} else DROP
     cells |= {"max_tokens": limit, "max_completion_tokens": limit, "stop": EMULATE}
-    return COLUMN.but(cells, in_messages=("name", "detail", "reasoning", "reasoning_content"))
+    whole = ("name", "detail", "reasoning", "reasoning_content") if "messages" in named else ()
+    return COLUMN.but(cells, in_messages=whole)

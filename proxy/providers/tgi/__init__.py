@@ -30,7 +30,7 @@ from proxy.providers.seam import (
     copies_of,
     refuse_operation,
 )
-from proxy.providers.template.prompt import Prompt, PromptText
+from proxy.providers.template.prompt import Prompt, PromptText, lost_calls
 from proxy.providers.tgi import generate
 from proxy.providers.tgi.chat import COLUMN, IMITATION, ChatStream, lost_texts
 from proxy.providers.tgi.generate import GenerateStream, read_failure, read_generation
@@ -95,9 +95,8 @@ class Tgi(Imitator):
             body["parameters"]["adapter_id"] = target.model
         path = "/generate_stream" if call.stream else "/generate"
         copies = copies_of(request.n, target.upstream)
-        return UpstreamRequest(
-            _root(target.upstream) + path, JSON_HEADERS, encode(body), request.dropped, copies=copies
-        )
+        url, dropped = _root(target.upstream) + path, (*request.dropped, *lost_calls(request))
+        return UpstreamRequest(url, JSON_HEADERS, encode(body), dropped, copies=copies)
 
     def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
         if target.upstream.settings.api == "generate":
