@@ -83,7 +83,8 @@ def inline_refs(schema: Json) -> Json:
 
     body = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
     try:
-        return inline(body, ())
+        whole = inline(body, ())
+        return schema if "$ref" in str(whole) else whole
     except (_Left, RecursionError):
         return schema
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from proxy.config import Section
 
 _NEW = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
-_OLD = re.compile(r"claude-(\d)(?:-(\d))?-[a-z]+")
-_NAME = re.compile(r"claude-(?:\d+-)*([a-z]+)")
+_OLD = re.compile(r"claude-(\d)(?:[-.](\d))?-[a-z]+")
+_NAME = re.compile(r"claude-(?:[\d.]+-)*([a-z]+)")
 
 Sampling = Literal["both", "one", "none"]
 Thinking = Literal["none", "manual", "adaptive"]
