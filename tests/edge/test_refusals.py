@@ -261,7 +261,13 @@ async def test_via_in_several_lines(sidecar: Sidecar) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"error":{"message":"bad key sk-ours!","type":"x"}}', b'{"error":{"message":"sk-ours"}}']
+    "body",
+    [
+        b'{"error":{"message":"bad key sk-ours!","type":"x"}}',
+        b'{"error":{"message":"sk-ours"}}',
+        b'{"error":{"message":"no","param":"sk-ours","code":"sk-ours"}}',
+        b'{"error":{"message":"team-secret-7 and query-secret-8"}}',
+    ],
 )
 async def test_our_key_is_never_quoted(start: Start, body: bytes) -> None:
     """An upstream that quotes our key in its error does not give it to the caller; its odd ids go nowhere."""
@@ -274,10 +280,12 @@ async def test_our_key_is_never_quoted(start: Start, body: bytes) -> None:
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    sidecar = await start(upstreams={"openai": {"base_url": f"http://127.0.0.1:{port}/v1"}})
+    beside = {"headers": {"x-team": "team-secret-7"}, "query": {"sig": "query-secret-8"}}
+    sidecar = await start(upstreams={"openai": {"base_url": f"http://127.0.0.1:{port}/v1", **beside}})
     response = await sidecar.chat()
     assert response.status == 400
-    assert "sk-ours" not in await response.text()
+    text = await response.text()
+    assert not [secret for secret in ("sk-ours", "team-secret-7", "query-secret-8") if secret in text]
     (line,) = await sidecar.lines.wait_for(1)
     assert line["upstream_request_id"] is None
     server.close()
