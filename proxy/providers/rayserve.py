@@ -3,6 +3,7 @@
 Source: ray 2.60.0; reference/upstreams.md §10.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -33,6 +34,10 @@ class Settings(DeploymentSettings):
     max_tokens, stop or any other field of the caller's, and is left out when there is none."""
 
 
+# What Ray puts around an error's text: its own exception's name, and tracebacks with addresses and paths.
+_WRAPPED = re.compile(r"Message: (.*?)(?: \(Request ID: [^)]*\))?, Internal exception: ", re.DOTALL)
+
+
 def _wires(settings: Settings) -> tuple[Wire, ...]:
     return ("exact", "normalise") if settings.mode == "llm" else ("normalise",)
 
@@ -54,7 +59,11 @@ class RayServe(Deployment):
         facts = read_error(body)
         if status == 404 and target.upstream.settings.mode == "llm" and facts.structured:
             return ModelMissing(facts.message)  # a path that is not served is answered in plain text
-        return super().parse_error(target, status, headers, body)
+        error = super().parse_error(target, status, headers, body)
+        wrapped = _WRAPPED.match(error.message)
+        if wrapped:
+            error.message = wrapped[1]
+        return error
 
 
 provider: Provider = RayServe()

@@ -151,7 +151,7 @@ def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[
         UpstreamError: the body is an error, or no answer.
     """
     try:
-        if media_type(headers) == "text/event-stream":
+        if provider.is_folded(target, media_type(headers)):
             parser = provider.open_stream(call, target, headers)
             whole = collect([*parser.feed(body), *parser.finish()])
         else:

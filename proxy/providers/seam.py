@@ -112,6 +112,10 @@ class Provider(Protocol):
         """Whether an answer of this type is a stream, and not one whole answer: some servers ignore `stream`."""
         return content_type != "application/json"
 
+    def is_folded(self, target: Target, content_type: str) -> bool:  # noqa: ARG002
+        """Whether an answer of this type to a JSON call is a stream all the same."""
+        return content_type in ("text/event-stream", "application/x-ndjson")
+
     def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
         """What an answer that is not a success means."""
         return classify(status, read_error(body), retry_after(headers))

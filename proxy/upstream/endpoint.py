@@ -14,7 +14,7 @@ from proxy.upstream.transport import Exchange, Transport
 USER_AGENT = f"octet/{__version__}"
 _FROM_CALLER = ("traceparent", "tracestate")
 _WITH_CALLERS_KEY = ("openai-organization", "openai-project")
-_SHORTEST_SECRET = 8  # characters of a header or a query value; shorter ones are words
+_SHORTEST_SECRET = 6  # characters; what is shorter, such as the key of a local server, stands in any word
 _MAX_FORWARDED = 512  # characters of a header's value
 
 
@@ -56,10 +56,9 @@ class Endpoint:
 
     def redact(self, text: str) -> str:
         """A text of the upstream's without our key, or what we send beside it, should it quote them."""
-        others = (*self.upstream.headers.values(), *self.upstream.query.values())
-        secrets = [self.credential or "", *(each for each in others if len(each) >= _SHORTEST_SECRET)]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "[redacted]")
+        for secret in (self.credential or "", *self.upstream.headers.values(), *self.upstream.query.values()):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "[redacted]")
         return text
 
     def probe(self, request: UpstreamRequest) -> UpstreamRequest:

@@ -236,6 +236,50 @@ def test_versions_with_a_dot(model: str, number: tuple[int, int]) -> None:
     assert families.name(model) in ("sonnet", "haiku")
 
 
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/jsonlines", "application/stream+json"])
+def test_a_json_call_that_is_answered_line_by_line(kind: str) -> None:
+    """An endpoint that always streams is folded, under any name of its framing."""
+    call = asked("rayserve custom")
+    body = b'{"text": "Hel"}\n{"text": "lo"}\n'
+    whole, _ = read_completion(
+        providers()["rayserve"], call, target("rayserve custom", call), {"content-type": kind}, body
+    )
+    assert json.loads(whole)["choices"][0]["message"]["content"] == "Hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[{"summary_text": "Hi"}], [{"translation_text": "Hi"}], [[{"generated_text": "Hi"}]], ["Hi"], {"result": "Hi"}],
+)
+def test_what_pipelines_return(answer: Any) -> None:
+    """The shapes of well-known pipelines need no path."""
+    call = asked("rayserve custom")
+    headers = {"content-type": "application/json"}
+    whole, _ = read_completion(
+        providers()["rayserve"], call, target("rayserve custom", call), headers, json.dumps(answer).encode()
+    )
+    assert json.loads(whole)["choices"][0]["message"]["content"] == "Hi"
+
+
+def test_parts_that_are_all_text_are_one_text() -> None:
+    """Endpoints that take messages mostly take no parts."""
+    call = asked("bentoml custom", messages=[{"role": "user", "content": [{"type": "text", "text": "solo"}]}])
+    settings = {"mode": "custom", "request": {"m": "{messages}"}}
+    upstream = {"provider": "bentoml", "base_url": "http://upstream.example", "settings": settings}
+    config = build(Document("parts", {"upstreams": {"up": upstream}}), traits())
+    request = providers()["bentoml"].build_request(call, Target("up", config.upstreams["up"], "m"))
+    assert json.loads(request.body) == {"m": [{"role": "user", "content": "solo"}]}
+
+
+def test_rays_wrapping_is_taken_off() -> None:
+    """Its text is told, and no traceback with paths and addresses."""
+    inner = "Internal exception: x, original exception: \x1b[36mray::Replica (ip=192.0.2.2)"
+    text = f"Message: too long (Request ID: 5), {inner}"
+    body = json.dumps({"error": {"message": text, "type": "ValueError", "code": 500}}).encode()
+    there = target("rayserve", asked("rayserve"))
+    assert providers()["rayserve"].parse_error(there, 500, {}, body).message == "too long"
+
+
 def call_of(body: Json) -> Call:
     return parse(json.dumps(body).encode(), caller=Caller(), headers={}, call_id="x", received_at=1.0)
 

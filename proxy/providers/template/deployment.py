@@ -18,7 +18,7 @@ from proxy.providers.template.prompt import lost_calls
 from proxy.providers.template.reply import read_answer
 from proxy.providers.template.request import build_body
 from proxy.providers.template.settings import Shape, names_in
-from proxy.providers.template.stream import TemplateStream, is_stream
+from proxy.providers.template.stream import TemplateStream, is_folded, is_stream
 
 
 class DeploymentSettings(Shape, vllm.Settings):
@@ -65,6 +65,10 @@ class Deployment(Imitator):
     def is_stream(self, target: Target, content_type: str) -> bool:
         shape = _custom(target)
         return super().is_stream(target, content_type) if shape is None else is_stream(shape, content_type)
+
+    def is_folded(self, target: Target, content_type: str) -> bool:
+        shape = _custom(target)
+        return super().is_folded(target, content_type) if shape is None else is_folded(shape, content_type)
 
     def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
         return vllm.parse_error(status, headers, body)

@@ -5,6 +5,7 @@ from typing import Any
 
 from proxy.call import Call, Json
 from proxy.openai_format.encoding import encode
+from proxy.openai_format.messages import Message
 from proxy.openai_format.parameters import Column
 from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.providers.openai.imitation import write_message, write_tool, write_tool_choice
@@ -42,7 +43,7 @@ def _values(call: Call, request: ChatRequest, model: str, shape: Shape, named: s
         choice = write_tool_choice(request.tool_choice)
         if choice is not None:
             values["tool_choice"] = choice
-    values["messages"] = [write_message(message) for message in request.messages]
+    values["messages"] = [_message(message) for message in request.messages]
     if "prompt" in named:
         values["prompt"] = Prompt(shape.prompt).render(request)
     if "last_user" in named:
@@ -50,6 +51,14 @@ def _values(call: Call, request: ChatRequest, model: str, shape: Shape, named: s
     if "system" in named and (text := system(request)):
         values["system"] = text
     return values
+
+
+def _message(message: Message) -> Json:
+    """A message whose content is one text when it has nothing else: many endpoints take no parts."""
+    written = write_message(message)
+    if message.parts and all(part.kind == "text" for part in message.parts):
+        written["content"] = "\n".join(message.texts)
+    return written
 
 
 def _fill(template: Any, values: Json) -> Any:

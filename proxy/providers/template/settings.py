@@ -20,6 +20,12 @@ _ANSWER_PATHS = (
     "choices.0.message.content",
     "choices.0.text",
     "0.generated_text",
+    "summary_text",
+    "0.summary_text",
+    "0.translation_text",
+    "0.0.generated_text",
+    "result",
+    "0",
 )
 _ITEM_PATHS = (
     "text",

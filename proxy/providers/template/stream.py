@@ -28,7 +28,10 @@ from proxy.providers.template.settings import Framing, Shape
 
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
-_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+_NDJSON = tuple(
+    f"application/{name}"
+    for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "stream+json", "x-json-stream")
+)
 
 
 class _Items(Protocol):
@@ -215,3 +218,9 @@ def is_stream(shape: Shape, content_type: str) -> bool:
     if shape.stream.framing == "sse" and content_type == "application/json":
         return False  # a server that ignores `stream`
     return shape.stream.framing != "none"
+
+
+def is_folded(shape: Shape, content_type: str) -> bool:
+    """Whether an answer of this type to a JSON call comes in pieces all the same."""
+    framing = framing_of(shape, {"content-type": content_type})
+    return content_type not in ("", "application/json", "text/plain") and framing in ("sse", "ndjson", "json")
