@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.call import Json
+from proxy.call import Call, Json
+from proxy.openai_format.amendments import value_of
 
 
 @dataclass(slots=True)
@@ -122,6 +123,12 @@ def _shown(chunk: Json, choice: Json, tail: _Tail, text: str) -> Json:
     if "logprobs" in made or entries:
         made["logprobs"] = {"content": entries, "refusal": None} if entries else None
     return {**chunk, "choices": [made]}
+
+
+def stops_of(call: Call) -> tuple[str, ...]:
+    """The stop strings that a call asks for, without empty ones."""
+    stop = value_of(call, "stop") or ()
+    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each)
 
 
 def find_stop(text: str, stops: tuple[str, ...]) -> int | None:

@@ -12,7 +12,7 @@ from proxy.openai_format.legacy import restore_chunk, restore_completion
 from proxy.openai_format.shapes import check_chunk, check_completion
 from proxy.providers.embeddings import read_embeddings
 from proxy.providers.exact import ExactRelay, relay_completion
-from proxy.providers.seam import Provider, StreamParser, Target
+from proxy.providers.seam import Provider, StreamParser, Target, media_type
 
 
 class Relay(Protocol):
@@ -132,11 +132,6 @@ def open_parser(provider: Provider, call: Call, target: Target, headers: Mapping
 def _refuse_pages(headers: Mapping[str, str]) -> None:
     if media_type(headers) in ("text/html", "application/xhtml+xml"):
         raise Broken("the upstream answered with an HTML page: check its base_url", code="upstream_bad_response")
-
-
-def media_type(headers: Mapping[str, str]) -> str:
-    """The answer's type without its parameters."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def uses_functions(call: Call) -> bool:

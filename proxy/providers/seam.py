@@ -186,6 +186,11 @@ def with_header(request: UpstreamRequest, name: str, value: str) -> UpstreamRequ
 JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 
 
+def media_type(headers: Mapping[str, str]) -> str:
+    """The answer's type without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def copies_of(n: int, upstream: Upstream) -> int:
     """How often a request is sent for `n` choices.
 

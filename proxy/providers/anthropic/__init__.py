@@ -10,10 +10,9 @@ from datetime import datetime
 from proxy.call import Call, Json
 from proxy.config import ProviderTraits, Upstream
 from proxy.errors import ModelMissing, RequestRefused, UpstreamError
-from proxy.openai_format.amendments import value_of
 from proxy.openai_format.encoding import decode_object, encode
 from proxy.openai_format.errors import classify, misconfigured, read_error, retry_after
-from proxy.openai_format.stops import CutStream, cut_completion
+from proxy.openai_format.stops import CutStream, cut_completion, stops_of
 from proxy.providers.anthropic.amend import amend
 from proxy.providers.anthropic.limits import rate_limits
 from proxy.providers.anthropic.reply import completion
@@ -113,8 +112,7 @@ class Anthropic(Provider):
 
 def _own_stops(call: Call) -> tuple[str, ...]:
     """The stop strings that Anthropic refuses, since they are white space: cut on our side."""
-    stop = value_of(call, "stop") or ()
-    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each and not each.strip())
+    return tuple(stop for stop in stops_of(call) if not stop.strip())
 
 
 def _root(upstream: Upstream) -> str:

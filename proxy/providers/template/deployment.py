@@ -6,10 +6,9 @@ from urllib.parse import urlsplit
 from proxy.call import Call, Json
 from proxy.config import Upstream
 from proxy.errors import UpstreamError
-from proxy.openai_format.amendments import value_of
 from proxy.openai_format.encoding import encode
 from proxy.openai_format.request import ChatRequest
-from proxy.openai_format.stops import CutStream, cut_completion
+from proxy.openai_format.stops import CutStream, cut_completion, stops_of
 from proxy.providers import vllm
 from proxy.providers.openai.imitation import Imitation
 from proxy.providers.openai.imitator import Imitator
@@ -52,14 +51,14 @@ class Deployment(Imitator):
         shape = _custom(target)
         if shape is None:
             return super().parse_completion(call, target, headers, body)
-        return cut_completion(read_answer(call, shape, headers, body), _stops(call))
+        return cut_completion(read_answer(call, shape, headers, body), stops_of(call))
 
     def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
         shape = _custom(target)
         if shape is None:
             return super().open_stream(call, target, headers)
         stream = TemplateStream(call, shape, headers, target.upstream.max_frame_bytes)
-        stops = _stops(call)
+        stops = stops_of(call)
         return CutStream(stream, stops, leave=True) if stops else stream
 
     def is_stream(self, target: Target, content_type: str) -> bool:
@@ -92,9 +91,3 @@ def _custom(target: Target) -> Shape | None:
     """The deployment's shape, when it has one of its own."""
     settings = _settings(target)
     return settings if settings.mode == "custom" else None
-
-
-def _stops(call: Call) -> tuple[str, ...]:
-    """The stop strings: all are cut on our side."""
-    stop = value_of(call, "stop") or ()
-    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each)

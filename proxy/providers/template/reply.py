@@ -10,6 +10,7 @@ from proxy.openai_format import chunks
 from proxy.openai_format.encoding import decode
 from proxy.openai_format.errors import in_stream_error
 from proxy.providers.openai.reply import finish_reason
+from proxy.providers.seam import media_type
 from proxy.providers.template.settings import AnswerShape, Shape
 
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
@@ -44,11 +45,6 @@ def check_error(value: Any, shape: AnswerShape, payload: bytes) -> None:
     if shape.error == "error":
         raise in_stream_error(payload)
     raise Broken(error if isinstance(error, str) else "the upstream says that it failed")
-
-
-def media_type(headers: Mapping[str, str]) -> str:
-    """The answer's type without its parameters."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def charset_of(headers: Mapping[str, str]) -> str:

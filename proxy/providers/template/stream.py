@@ -13,13 +13,13 @@ from proxy.framing import NAMED_ERROR, JsonLines, JsonValues, SseFrames, is_json
 from proxy.openai_format import chunks
 from proxy.openai_format.encoding import decode
 from proxy.openai_format.errors import in_stream_error
+from proxy.providers.seam import media_type
 from proxy.providers.template.reply import (
     charset_of,
     check_error,
     decode_text,
     find,
     find_text,
-    media_type,
     no_text,
     reason_of,
     usage_of,

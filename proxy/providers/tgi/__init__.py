@@ -17,7 +17,7 @@ from proxy.openai_format.encoding import encode
 from proxy.openai_format.errors import retry_after
 from proxy.openai_format.parameters import refuse
 from proxy.openai_format.request import read_chat
-from proxy.openai_format.stops import CutStream, cut_completion
+from proxy.openai_format.stops import CutStream, cut_completion, stops_of
 from proxy.providers.exact import splice_request
 from proxy.providers.openai.imitation import Imitation, write_request
 from proxy.providers.openai.imitator import Imitator, with_v1
@@ -103,7 +103,7 @@ class Tgi(Imitator):
             whole = read_generation(call, headers, body, logprobs=bool(value_of(call, "logprobs")))
         else:
             whole = Imitator.parse_completion(self, call, target, headers, body)
-        return cut_completion(whole, _stops(call))
+        return cut_completion(whole, stops_of(call))
 
     def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
         stream: StreamParser
@@ -112,7 +112,7 @@ class Tgi(Imitator):
             stream = GenerateStream(call, headers, target.upstream.max_frame_bytes, logprobs=logprobs)
         else:
             stream = ChatStream(call, target.upstream.max_frame_bytes, self.repairs(call, target))
-        stops = _stops(call)
+        stops = stops_of(call)
         return CutStream(stream, stops) if stops else stream
 
     def parse_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
@@ -123,17 +123,11 @@ def _root(upstream: Upstream) -> str:
     return str(upstream.base_url).removesuffix("/v1")
 
 
-def _stops(call: Call) -> tuple[str, ...]:
-    """The stop strings, which TGI writes out before it stops."""
-    stop = value_of(call, "stop") or ()
-    return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each)
-
-
 def _completions(call: Call, target: Target, model: str) -> UpstreamRequest:
     """/v1/completions, where `stop` must be an array and `suffix` is refused."""
     if value_of(call, "suffix") is not None:
         refuse("suffix", "TGI completes only at the end of a prompt.", value=False)
-    edits = {"stop": encode(list(_stops(call)))} if isinstance(value_of(call, "stop"), str) else {}
+    edits = {"stop": encode(list(stops_of(call)))} if isinstance(value_of(call, "stop"), str) else {}
     body = splice_request(call, model, edits, ask_usage=False)
     return UpstreamRequest(f"{with_v1(target.upstream)}/completions", JSON_HEADERS, body)
 
