@@ -83,7 +83,7 @@ def read_messages(messages: list[Any] | None, column: Column, unread: list[str])
 
 def _read_message(raw: Json, place: str, column: Column, unread: list[str]) -> Message:
     role = _read_role(raw.get("role"), place, column)
-    calls = _read_tool_calls(raw.get("tool_calls"), place) if role == "assistant" else ()
+    calls = _read_tool_calls(raw.get("tool_calls"), place, column) if role == "assistant" else ()
     content, refusal = raw.get("content"), raw.get("refusal")
     if content is None and (role != "assistant" or not (calls or refusal)):
         raise InvalidRequest(
@@ -138,18 +138,20 @@ def _read_content(content: Any, place: str, column: Column, unread: list[str]) -
         return (Part("text", place, content),)
     if not isinstance(content, list):
         wrong_type(place, "a string or an array of parts", content)
+    if not content:
+        return (Part("text", place, ""),)
     return tuple(read_part(part, f"{place}[{index}]", column, unread) for index, part in enumerate(content))
 
 
-def _read_tool_calls(calls: Any, place: str) -> tuple[ToolCall, ...]:
+def _read_tool_calls(calls: Any, place: str, column: Column) -> tuple[ToolCall, ...]:
     if calls is None:
         return ()
     if not isinstance(calls, list):
         wrong_type(f"{place}.tool_calls", "an array", calls)
-    return tuple(_read_tool_call(call, f"{place}.tool_calls[{index}]") for index, call in enumerate(calls))
+    return tuple(_read_tool_call(call, f"{place}.tool_calls[{index}]", column) for index, call in enumerate(calls))
 
 
-def _read_tool_call(call: Any, place: str) -> ToolCall:
+def _read_tool_call(call: Any, place: str, column: Column) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         refuse(place, f"'{place}': only function calls are carried to this upstream.")
@@ -163,5 +165,7 @@ def _read_tool_call(call: Any, place: str) -> ToolCall:
     try:
         arguments = decode_object(text)
     except ValueError as error:
+        if column.text_arguments:
+            return ToolCall(call["id"], function["name"], {}, text)  # the model's own mistake, to be told to it
         raise InvalidRequest(f"'{where}' is not a JSON object.", param=where) from error
     return ToolCall(call["id"], function["name"], arguments, text)

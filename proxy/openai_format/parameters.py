@@ -123,6 +123,7 @@ class Column:
         restricted: further fields that are known there but not for every caller: refused.
         in_messages: further keys of messages that are carried.
         formats: further types of `response_format`.
+        text_arguments: tool arguments are a text there too, whatever the model wrote.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Column:
         restricted: Iterable[str] = (),
         in_messages: Iterable[str] = (),
         formats: Iterable[str] = (),
+        text_arguments: bool = False,
     ) -> None:
         if set(cells) != set(_ROWS):
             raise ValueError(f"these rows are missing or unknown: {set(cells) ^ set(_ROWS)}")
@@ -144,6 +146,7 @@ class Column:
         self.restricted = frozenset(restricted) - self.extras
         self.in_messages = frozenset(in_messages)
         self.formats = frozenset(formats)
+        self.text_arguments = text_arguments
 
     def __getitem__(self, name: str) -> Treatment:
         return self.cells[name].treatment
@@ -164,6 +167,7 @@ class Column:
             restricted=self.restricted | set(restricted),
             in_messages=self.in_messages if in_messages is None else in_messages,
             formats=self.formats,
+            text_arguments=self.text_arguments,
         )
 
     def settle(self, fields: Json) -> tuple[Json, list[str]]:

@@ -81,6 +81,7 @@ COLUMN = Column(
     },
     extras=("tool_prompt",),
     in_messages=("name", "detail"),
+    text_arguments=True,
 )
 MOST_SECONDS = 86_400  # of loading that are believed
 Engine = Literal["openai", "vllm", "tgi", "tei"]

@@ -82,6 +82,7 @@ COLUMN = Column(
     restricted=RESTRICTED,
     formats=("structural_tag",),
     in_messages=("name", "detail", *REASONING),
+    text_arguments=True,
 )
 
 

@@ -187,10 +187,17 @@ def _fit_ids(request: ChatRequest) -> Mapping[str, str]:
     return ids
 
 
-def _tools(request: ChatRequest) -> Iterator[Json]:
+def _tools(request: ChatRequest, traits: Traits, lost: list[str]) -> Iterator[Json]:
+    """Tools; a strict one has a schema that the model can be held to, or is not strict."""
     for tool in request.tools:
-        schema = tool.parameters or {"type": "object", "properties": {}}
-        described = {"description": tool.description, "input_schema": schema, "strict": tool.strict}
+        schema, strict = tool.parameters or {"type": "object", "properties": {}}, tool.strict
+        if strict and traits.json_schema:
+            schema, without = close_objects(schema)
+            lost.extend(f"tools:{keyword}" for keyword in without)
+        elif strict:
+            lost.append("tools:strict")
+            strict = None
+        described = {"description": tool.description, "input_schema": schema, "strict": strict}
         yield {"name": tool.name, **{name: value for name, value in described.items() if value is not None}}
 
 
@@ -202,7 +209,7 @@ def _add_tools(body: Json, request: ChatRequest, traits: Traits, settings: Setti
     if not request.tools:
         return []
     mode, name = request.tool_choice.mode, request.tool_choice.name
-    tools, hints = list(_tools(request)), []
+    tools, hints = list(_tools(request, traits, lost)), []
     if mode in ("required", "named") and not traits.forced_tools:
         if settings.forced_tool_fallback == "reject":
             refuse("tool_choice", "This model cannot be forced to call a tool.")

@@ -66,7 +66,10 @@ def _think(body: Json, request: ChatRequest, model: str, settings: Settings, los
 def _force(request: ChatRequest, settings: Settings, messages: list[Json], lost: list[str]) -> tuple[Tool, ...]:
     """Ollama cannot be made to call a tool: it is asked to, where the settings say so."""
     if settings.forced_tool_fallback == "reject":
-        refuse("tool_choice", "Ollama cannot be made to call a tool; use 'auto' or 'none'.")
+        refuse(
+            "tool_choice",
+            "Ollama cannot be made to call a tool; use 'auto' or 'none', or set the upstream's forced_tool_fallback.",
+        )
     lost.append("tool_choice:hint")
     name = request.tool_choice.name
     hint = f"You must call the tool {name}." if name else "You must call one of the tools."

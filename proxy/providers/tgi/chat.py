@@ -60,6 +60,7 @@ COLUMN = Column(
     },
     extras=("tool_prompt", "guideline"),
     in_messages=("name",),
+    text_arguments=True,
 )
 
 
