@@ -8,10 +8,8 @@ from typing import Any
 from proxy.call import Json
 from proxy.openai_format.checks import expect, wrong_value
 
-_IN_ITS_WAY = ("tools", "tool_choice")
 
-
-def uses_functions(fields: Json) -> bool:
+def is_legacy(fields: Json) -> bool:
     """Whether a request speaks the deprecated way, in its fields or in its messages."""
     if "functions" in fields or "function_call" in fields:
         return True

@@ -13,7 +13,7 @@ from proxy.call import Json
 from proxy.errors import InvalidRequest
 from proxy.openai_format.checks import expect, wrong_type
 from proxy.openai_format.encoding import decode_object
-from proxy.openai_format.legacy import modernise, uses_functions
+from proxy.openai_format.legacy import is_legacy, modernise
 from proxy.openai_format.messages import Message, read_messages
 from proxy.openai_format.parameters import REJECT, Column
 from proxy.openai_format.tools import Tool, ToolChoice, read_tool_choice, read_tools
@@ -39,7 +39,7 @@ class ChatRequest:
         schema: the JSON Schema that the answer must fit, or None.
         single: at most one tool call is wanted.
         dropped: what the dialect does not carry, by name, in the request's order.
-        legacy: it was asked with `functions`.
+        legacy: it was asked with `functions`, so that the answer can hold one call.
     """
 
     fields: Json
@@ -65,9 +65,8 @@ def read_chat(body: bytes, column: Column) -> ChatRequest:
     """
     fields = {name: value for name, value in read_fields(body).items() if value is not None}
     _check_values(fields)
-    legacy = column["functions"] is not REJECT and uses_functions(fields)
     kept, dropped = column.settle(fields)
-    if legacy:
+    if column["functions"] is not REJECT and is_legacy(fields):
         kept = modernise(kept)
     unread: list[str] = []
     messages = tuple(read_messages(expect(kept, "messages", "an array"), column, unread))
@@ -88,7 +87,7 @@ def read_chat(body: bytes, column: Column) -> ChatRequest:
         schema=schema,
         single=kept.get("parallel_tool_calls") is False,
         dropped=tuple(_in_order(fields, dropped, unread)),
-        legacy=legacy,
+        legacy="functions" in fields,
     )
 
 

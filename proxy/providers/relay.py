@@ -37,7 +37,7 @@ class EncodedRelay:
         self.failure: UpstreamError | None = None
         self._parser = parser
         self._wants_usage = call.wants_usage
-        self._legacy = uses_functions(call)
+        self._legacy = reads_function_call(call)
 
     def feed(self, data: bytes) -> bytes:
         out = self.write(self._parser.feed(data))
@@ -134,7 +134,7 @@ def _refuse_pages(headers: Mapping[str, str]) -> None:
         raise Broken("the upstream answered with an HTML page: check its base_url", code="upstream_bad_response")
 
 
-def uses_functions(call: Call) -> bool:
+def reads_function_call(call: Call) -> bool:
     """Whether the caller asked with the deprecated `functions`, and reads its answer."""
     return "functions" in call.members and value_of(call, "functions") is not None
 
@@ -152,7 +152,7 @@ def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[
         else:
             whole = provider.parse_completion(call, target, headers, body)
         check_completion(whole)
-        return restore_completion(whole) if uses_functions(call) else whole
+        return restore_completion(whole) if reads_function_call(call) else whole
     except (TypeError, AttributeError, KeyError, ValueError, RecursionError) as error:
         raise Broken("the upstream's answer has an unknown shape", code="upstream_bad_response") from error
 

@@ -12,8 +12,8 @@ from proxy.call import Json
 from proxy.errors import InvalidRequest
 from proxy.openai_format.chunks import ROLE, ChunkBuilder, collect, replay, tool_arguments, tool_call, tool_start
 from proxy.openai_format.chunks import completion as whole
-from proxy.openai_format.legacy import modernise, restore_chunk, restore_completion, restore_message, uses_functions
-from proxy.openai_format.parameters import PARAMETERS, PASS, Column
+from proxy.openai_format.legacy import is_legacy, modernise, restore_chunk, restore_completion, restore_message
+from proxy.openai_format.parameters import MAP, PARAMETERS, PASS, Column
 from proxy.openai_format.request import read_chat
 
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "m")
@@ -53,7 +53,7 @@ def called(number: int, name: str) -> list[Json]:
 )
 def test_who_speaks_the_old_way(fields: Json, is_so: bool) -> None:
     """A field of the pair or a message of its kind tells; nothing else does, not even nonsense."""
-    assert uses_functions(fields) is is_so
+    assert is_legacy(fields) is is_so
 
 
 @pytest.mark.parametrize(
@@ -219,3 +219,19 @@ def test_stream_and_completion_say_the_same(answers: list[Json]) -> None:
     ]
     restored = [chunk for each in replay(known) if (chunk := restore_chunk(each))]
     assert collect(restored) == restore_completion(known)
+
+
+def test_a_history_of_functions_does_not_limit_tools() -> None:
+    """Who has moved on to tools, with old calls in the history, may have several calls at once."""
+    call = {"name": "f", "arguments": "{}"}
+    history = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "function_call": call},
+        {"role": "function", "name": "f", "content": "b"},
+    ]
+    column = Column({parameter.name: MAP for parameter in PARAMETERS})
+    tool = {"type": "function", "function": {"name": "f"}}
+    body = {"model": "m", "messages": history, "tools": [tool]}
+    request = read_chat(json.dumps(body).encode(), column)
+    assert not request.legacy
+    assert [message.role for message in request.messages] == ["user", "assistant", "tool"]
