@@ -15,7 +15,7 @@ from proxy.errors import Broken
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -50,14 +50,14 @@ class FrameSplitter:
         frames = self._split(data)
         if frames and not self._started:
             self._started = True
-            frames[0] = frames[0].removeprefix(_BOM)
+            frames[0] = frames[0].removeprefix(BOM)
         return frames
 
     def flush(self) -> bytes:
         """The bytes after the last boundary, at the end of the body; empty when it ended cleanly."""
         rest = bytes(self._rest)
         self._rest.clear()
-        return rest if self._started else rest.removeprefix(_BOM)
+        return rest if self._started else rest.removeprefix(BOM)
 
     def _split(self, data: bytes) -> list[bytes]:
         if b"\r" in data:
@@ -113,9 +113,9 @@ class JsonValues:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived; return the values it completes."""
         self._rest += data
-        if not self._started and len(self._rest) >= len(_BOM):
+        if not self._started and len(self._rest) >= len(BOM):
             self._started = True
-            self._rest = self._rest.removeprefix(_BOM)
+            self._rest = self._rest.removeprefix(BOM)
         values, start = [], 0
         for mark in _MARKS.finditer(self._rest, self._at):
             if mark[0] == b"\\":  # the next byte has not come

@@ -33,9 +33,6 @@ class Cell:
     note: str = ""
 
 
-Fields = Iterable[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One row: something that a request may ask for.
@@ -109,7 +106,7 @@ _ROWS = {parameter.name: parameter for parameter in PARAMETERS}
 _BY_FIELD: Mapping[str, list[Parameter]] = {
     name: [row for row in PARAMETERS if name in row.fields] for row in PARAMETERS for name in row.fields
 }
-FIELDS = frozenset({"model", "messages", "stream", "max_completion_tokens", *_BY_FIELD})
+FIELDS = frozenset({"model", "messages", "stream", *_BY_FIELD})
 
 _OPTIONAL = frozenset({"n", "modalities"})  # there is always a value that asks for nothing
 

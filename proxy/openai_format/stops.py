@@ -99,15 +99,7 @@ class CutStream:
         if place is not None:
             tail.hit, tail.held = True, ""
             return whole[:place]
-        kept = max(
-            (
-                length
-                for stop in self._stops
-                for length in range(1, min(len(stop), len(whole) + 1))
-                if whole.endswith(stop[:length])
-            ),
-            default=0,
-        )
+        kept = held_back(whole, self._stops)
         tail.held = whole[len(whole) - kept :]
         return whole[: len(whole) - kept]
 
@@ -129,6 +121,19 @@ def stops_of(call: Call) -> tuple[str, ...]:
     """The stop strings that a call asks for, without empty ones."""
     stop = value_of(call, "stop") or ()
     return tuple(each for each in ([stop] if isinstance(stop, str) else stop) if each)
+
+
+def held_back(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters at the end of a text may be the beginning of a stop string."""
+    return max(
+        (
+            length
+            for stop in stops
+            for length in range(1, min(len(stop), len(text) + 1))
+            if text.endswith(stop[:length])
+        ),
+        default=0,
+    )
 
 
 def find_stop(text: str, stops: tuple[str, ...]) -> int | None:

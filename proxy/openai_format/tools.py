@@ -30,6 +30,11 @@ class ToolChoice:
     name: str = ""
 
 
+def force_in_words(name: str | None) -> str:
+    """What a model is told that cannot be forced to call a tool: a named one, or any."""
+    return f"You must call the tool {name}." if name else "You must call one of the tools."
+
+
 def read_tools(tools: list[Any]) -> tuple[Tool, ...]:
     read = tuple(_read_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
     names = [tool.name for tool in read]

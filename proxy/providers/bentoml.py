@@ -4,9 +4,7 @@ Source: bentoml 1.4.40; reference/upstreams.md §11.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from proxy.call import Call
 from proxy.config import ProviderTraits, Wire
@@ -14,7 +12,7 @@ from proxy.providers import vllm
 from proxy.providers.openai.reply import Repairs
 from proxy.providers.seam import Provider, Target
 from proxy.providers.template.deployment import Deployment, DeploymentSettings
-from proxy.providers.template.settings import COLUMN
+from proxy.providers.template.settings import COLUMN, PathText
 
 
 class Settings(DeploymentSettings):
@@ -22,7 +20,7 @@ class Settings(DeploymentSettings):
 
     mode: Literal["openai", "custom"] = "openai"
     """openai: a mount below /v1; custom: an endpoint whose shape the keys path, request, answer and stream describe."""
-    path: Annotated[str, Field(pattern=r"^/")] = "/generate"
+    path: PathText = "/generate"
     """mode: custom: the endpoint, below base_url."""
 
 

@@ -129,6 +129,7 @@ class HuggingFace(Imitator):
     traits: ProviderTraits = ProviderTraits(
         base_url=ROUTER,
         wires=("normalise", "exact"),
+        wires_of=lambda settings: ("normalise",) if settings.engine == "tgi" else ("normalise", "exact"),
         settings=Settings,
         columns={"huggingface": COLUMN},
         key_variables=("HUGGINGFACE_API_KEY", "HF_TOKEN"),

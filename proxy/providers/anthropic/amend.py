@@ -12,6 +12,7 @@ from typing import Any
 from proxy.call import Call, Json
 from proxy.errors import RequestRefused, UpstreamError
 from proxy.openai_format.amendments import changed, value_of
+from proxy.openai_format.tools import force_in_words
 
 
 def amend(call: Call, error: UpstreamError) -> Call | None:
@@ -35,8 +36,7 @@ def _without_force(call: Call) -> Call | None:
     named = function.get("name") if isinstance(function, dict) else None
     if not tools or not (named or choice == "required"):
         return None
-    hint = f"You must call the tool {named}." if named else "You must call one of the tools."
-    messages = [*value_of(call, "messages"), {"role": "system", "content": hint}]
+    messages = [*value_of(call, "messages"), {"role": "system", "content": force_in_words(named)}]
     kept = [tool for tool in tools if not named or _is_named(tool, named)]
     return changed(call, add={"messages": messages, "tools": kept, "tool_choice": "auto"}, names=("tool_choice:hint",))
 

@@ -14,6 +14,7 @@ from proxy.openai_format.messages import Message
 from proxy.openai_format.parameters import refuse
 from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.openai_format.schemas import close_objects
+from proxy.openai_format.tools import force_in_words
 from proxy.providers.anthropic import families, thinking
 from proxy.providers.anthropic.blocks import write_part
 from proxy.providers.anthropic.families import Traits
@@ -215,7 +216,7 @@ def _add_tools(body: Json, request: ChatRequest, traits: Traits, settings: Setti
             refuse("tool_choice", "This model cannot be forced to call a tool.")
         if mode == "named":
             tools = [tool for tool in tools if tool["name"] == name]
-        hints = [f"You must call the tool {name}." if mode == "named" else "You must call one of the tools."]
+        hints = [force_in_words(name)]
         mode = "auto"
         lost.append("tool_choice:hint")
     body["tools"] = tools

@@ -11,7 +11,7 @@ from proxy.openai_format.messages import Message
 from proxy.openai_format.parameters import refuse
 from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.openai_format.schemas import inline_refs
-from proxy.openai_format.tools import Tool
+from proxy.openai_format.tools import Tool, force_in_words
 from proxy.providers.ollama.settings import COLUMN, EXTRAS, Settings
 
 _OPTIONS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", *EXTRAS)
@@ -72,9 +72,8 @@ def _force(request: ChatRequest, settings: Settings, messages: list[Json], lost:
         )
     lost.append("tool_choice:hint")
     name = request.tool_choice.name
-    hint = f"You must call the tool {name}." if name else "You must call one of the tools."
     place = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    messages.insert(place, {"role": "system", "content": hint})
+    messages.insert(place, {"role": "system", "content": force_in_words(name)})
     return tuple(tool for tool in request.tools if not name or tool.name == name)
 
 

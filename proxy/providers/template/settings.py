@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from proxy.config import Section
 from proxy.openai_format.parameters import DROP, EMULATE, FIELDS, MAP, PARAMETERS, PASS, REJECT, Column, Treatment
@@ -88,7 +88,17 @@ def names_in(template: Any) -> Iterator[str]:
             yield from names_in(value)
 
 
+def _check_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("must begin with /")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_check_path), WithJsonSchema({"type": "string", "pattern": "^/"})]
+
+
 def check_names(template: Any) -> Any:
+    """Refuse names that stand for nothing."""
     known = {*MADE, *FIELDS} - {"functions", "function_call", "n"}  # tools are, and one choice is all that is read
     for name in names_in(template):
         if name not in known:
@@ -99,7 +109,7 @@ def check_names(template: Any) -> Any:
 class Shape(Section):
     """The shape of a deployment's requests and answers."""
 
-    path: Annotated[str, Field(pattern=r"^/")] = "/"
+    path: PathText = "/"
     """Where calls are posted, below base_url."""
     request: Annotated[Any, AfterValidator(check_names)] = {  # noqa: RUF012
         "prompt": "{prompt}",

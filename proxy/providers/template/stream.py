@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from proxy.call import Call, Json
 from proxy.errors import Broken, CutShort
-from proxy.framing import NAMED_ERROR, JsonLines, JsonValues, SseFrames, is_json, sse_data
+from proxy.framing import BOM, NAMED_ERROR, JsonLines, JsonValues, SseFrames, is_json, sse_data
 from proxy.openai_format import chunks
 from proxy.openai_format.encoding import decode
 from proxy.openai_format.errors import in_stream_error
+from proxy.openai_format.stops import held_back
 from proxy.providers.seam import media_type
 from proxy.providers.template.reply import (
     charset_of,
@@ -27,7 +28,7 @@ from proxy.providers.template.reply import (
 from proxy.providers.template.settings import Framing, Shape
 
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_BOM = b"\xef\xbb\xbf"
+_MOST_BEFORE_FIELDS = 1024  # bytes of blank lines
 _NDJSON = tuple(
     f"application/{name}"
     for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "stream+json", "x-json-stream")
@@ -71,7 +72,8 @@ class TemplateStream:
 
     def _sniff(self, first: bytes, *, last: bool = False) -> bytes:
         """BentoML calls every stream an event stream, also one of plain text: the first line tells."""
-        start = first.lstrip(b"\r\n").removeprefix(_BOM)
+        start = first.lstrip(b"\r\n").removeprefix(BOM)
+        last = last or len(first) > _MOST_BEFORE_FIELDS
         if not last and any(field.startswith(start) for field in _SSE_FIELDS):
             self._first = first
             return b""
@@ -169,7 +171,7 @@ class TemplateStream:
             yield from self._say(whole[:place])
             yield from self._end()
             return
-        kept = max((length for length in range(1, len(end)) if whole.endswith(end[:length])), default=0)
+        kept = held_back(whole, (end,))
         self._tail = whole[len(whole) - kept :]
         yield from self._say(whole[: len(whole) - kept])
 

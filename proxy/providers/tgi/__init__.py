@@ -49,7 +49,7 @@ class Settings(Section):
     """api: generate: how messages become the prompt: simple, last_user, or a Jinja template."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tgi(Imitator):
     """Text Generation Inference."""
 
@@ -102,7 +102,7 @@ class Tgi(Imitator):
         if target.upstream.settings.api == "generate":
             whole = read_generation(call, headers, body, logprobs=bool(value_of(call, "logprobs")))
         else:
-            whole = Imitator.parse_completion(self, call, target, headers, body)
+            whole = super().parse_completion(call, target, headers, body)
         return cut_completion(whole, stops_of(call))
 
     def open_stream(self, call: Call, target: Target, headers: Mapping[str, str]) -> StreamParser:
