@@ -227,13 +227,18 @@ def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
     first = answer.choices[0]
     facts = Facts(content=True, finished=True, finish_reason=first.finish_reason, usage=answer.usage)
-    if model != call.model:
-        try:
-            place = find_members(body).get("model")
-        except ValueError as error:
-            raise Broken("the upstream's answer cannot be read", code="upstream_bad_response") from error
-        body = splice(body, [(place, encode(call.model))]) if place else body
-    return body, facts
+    return rename(call, model, body), facts
+
+
+def rename(call: Call, model: str, body: bytes) -> bytes:
+    """A whole answer under the name that the caller asked for; raises Broken when it cannot be read."""
+    if model == call.model:
+        return body
+    try:
+        place = find_members(body).get("model")
+    except ValueError as error:
+        raise Broken("the upstream's answer cannot be read", code="upstream_bad_response") from error
+    return splice(body, [(place, encode(call.model))]) if place else body
 
 
 class _Renamer:

@@ -3,6 +3,7 @@
 import json
 import struct
 from base64 import b64decode, b64encode
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,3 +152,16 @@ def test_what_is_no_vector(vectors: list[Any]) -> None:
     """An upstream that answers per token, or not at all, is not read as if it had answered per text."""
     with pytest.raises(ValueError, match="not a vector"):
         embedding_list(vectors, 0)
+
+
+def test_an_exact_answer_keeps_its_bytes() -> None:
+    """Spaces, unknown members and the spelling of numbers pass; only a model of another name is put right."""
+    data, rest = b'"data": [{"embedding": [1.50, 2e0], "x": null}]', b'"model" : "m", "usage": {"total_tokens": 3}'
+    body = b'{ "object": "list",\n %b, %b}' % (data, rest)
+    same, facts = read_embeddings(OPENAI, call(), replace(TARGET, model="asked"), body)
+    assert same == body
+    assert facts.usage == {"total_tokens": 3}
+    renamed, _ = read_embeddings(OPENAI, call(), TARGET, body)
+    assert renamed == body.replace(b'"model" : "m"', b'"model" : "asked"')
+    packed, _ = read_embeddings(OPENAI, call(encoding_format="base64"), TARGET, body)
+    assert json.loads(packed)["data"][0]["embedding"] == b64encode(struct.pack("<2f", 1.5, 2.0)).decode()
