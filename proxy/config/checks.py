@@ -61,7 +61,7 @@ def _check_settings(document: Document, upstream: dict[str, Any], path: Path, tr
     wire, wires = upstream.get("wire"), traits.wires_of(settings) if traits.wires_of else traits.wires
     if wire in ("exact", "normalise") and wire not in wires:
         document.mistake((*path, "wire"), f"{upstream['provider']} can only be {' or '.join(wires)} here")
-    found = traits.check(settings, upstream.get("base_url")) if traits.check else None
+    found = traits.check(settings, upstream) if traits.check else None
     if found:
         document.mistake((*path, "settings"), found)
 

@@ -183,7 +183,7 @@ class ProviderTraits:
         wires: those it can speak, its default first.
         wires_of: the same where it depends on the provider's settings.
         columns: what it does with each parameter, by the name of the mode.
-        check: what is wrong with an upstream's settings, or with them beside its base_url; None when nothing is.
+        check: what is wrong with an upstream's settings beside its other keys; None when nothing is.
         environment: names of environment variables that hold its key, and its address.
         patterns: model names that go there when there is no file.
     """
@@ -194,7 +194,7 @@ class ProviderTraits:
     settings: type[Section] = Section
     wires_of: Callable[[Any], tuple[Wire, ...]] | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
-    check: Callable[[Any, Any], str | None] | None = None
+    check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     key_variables: tuple[str, ...] = ()
     url_variable: str | None = None
     patterns: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from proxy.config import ProviderTraits, Wire
 from proxy.providers import vllm
 from proxy.providers.openai.reply import Repairs
 from proxy.providers.seam import Provider, Target
-from proxy.providers.template.deployment import Deployment, DeploymentSettings
+from proxy.providers.template.deployment import Deployment, DeploymentSettings, check_query
 from proxy.providers.template.settings import COLUMN, PathText
 
 
@@ -38,6 +38,7 @@ class BentoML(Deployment):
         wires_of=_wires,
         settings=Settings,
         columns={"bentoml": vllm.COLUMN, "bentoml custom": COLUMN},
+        check=check_query,
         url_variable="BENTOML_BASE_URL",
     )
 

@@ -104,8 +104,8 @@ class Settings(Section):
     """engine: tgi: as for tgi."""
 
 
-def _check(settings: Settings, base_url: Any) -> str | None:
-    if settings.mode == "endpoint" and not base_url:
+def _check(settings: Settings, upstream: Mapping[str, Any]) -> str | None:
+    if settings.mode == "endpoint" and not upstream.get("base_url"):
         return "mode: endpoint needs the endpoint's base_url"
     if settings.mode != "endpoint" and settings.engine != "openai":
         return "an engine is that of a dedicated endpoint (mode: endpoint)"

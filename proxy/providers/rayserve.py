@@ -15,7 +15,7 @@ from proxy.errors import ModelMissing, UpstreamError
 from proxy.openai_format.errors import read_error
 from proxy.providers import vllm
 from proxy.providers.seam import Provider, Target
-from proxy.providers.template.deployment import Deployment, DeploymentSettings
+from proxy.providers.template.deployment import Deployment, DeploymentSettings, check_query
 from proxy.providers.template.settings import COLUMN, check_names
 
 
@@ -52,6 +52,7 @@ class RayServe(Deployment):
         wires_of=_wires,
         settings=Settings,
         columns={"rayserve": vllm.COLUMN, "rayserve custom": COLUMN},
+        check=check_query,
         url_variable="RAYSERVE_BASE_URL",
     )
 

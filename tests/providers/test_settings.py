@@ -27,6 +27,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "rayserve can only be normalise here",
     ),
     ({"provider": "tgi", "base_url": URL, "wire": "exact"}, "tgi can only be normalise here"),
+    (
+        {"provider": "rayserve", "base_url": URL, "query": {"q": "{prompt}"}, "settings": {"mode": "custom"}},
+        "filled in settings.query",
+    ),
+    (
+        {"provider": "bentoml", "base_url": URL, "settings": {"mode": "custom", "query": {"q": "{promt}"}}},
+        "is no name of a field",
+    ),
     ({"provider": "rayserve", "base_url": URL, "settings": {"mode": "plain"}}, "must be 'llm' or 'custom'"),
     ({"provider": "bentoml", "base_url": URL, "settings": {"path": "generate"}}, "must begin with /"),
 ]

@@ -236,3 +236,15 @@ def test_the_address(base_url: str, path: str, url: str) -> None:
     body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
     call = parse(body, caller=Caller(), headers={}, call_id="x", received_at=1.0)
     assert providers()["rayserve"].build_request(call, Target("ray", config.upstreams["ray"], "m")).url == url
+
+
+def test_a_prompt_in_the_address() -> None:
+    """Deployments that take it from the query get it there, encoded; what has nothing to stand for is left out."""
+    settings = {"mode": "custom", "request": {}, "query": {"prompt": "{prompt}", "n": "{max_tokens}", "seed": "{seed}"}}
+    tree = {"upstreams": {"ray": {"provider": "rayserve", "base_url": "http://ray:8000", "settings": settings}}}
+    config = build(Document("query", tree), traits())
+    body = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"H\xc3\xa9 & du?"}]}'
+    call = parse(body, caller=Caller(), headers={}, call_id="x", received_at=1.0)
+    request = providers()["rayserve"].build_request(call, Target("ray", config.upstreams["ray"], "m"))
+    assert request.url == "http://ray:8000/?prompt=H%C3%A9+%26+du%3F&n=5"
+    assert (request.body, request.dropped) == (b"{}", ())

@@ -147,3 +147,11 @@ def test_texts_are_read_in_their_charset(body: bytes, kind: str, text: str) -> N
 def test_stops_are_cut_on_our_side() -> None:
     """Deployments know no stop strings: the text ends before the first."""
     assert whole("Hello###more", TEXT, stop="###")["choices"][0]["message"]["content"] == "Hello"
+
+
+def test_a_text_under_the_name_of_json() -> None:
+    """BentoML sends untyped texts so; what began as JSON, or as a page, is broken."""
+    assert text_of("Once upon a time") == "Once upon a time"
+    for broken in ('{"text": "On', "<html>"):
+        with pytest.raises(Broken):
+            whole(broken)

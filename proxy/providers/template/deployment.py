@@ -1,6 +1,7 @@
 """A framework that serves either an engine's OpenAI layer or deployments with a shape of their own."""
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from proxy.call import Call, Json
@@ -13,9 +14,8 @@ from proxy.providers import vllm
 from proxy.providers.openai.imitation import Imitation
 from proxy.providers.openai.imitator import Imitator
 from proxy.providers.seam import JSON_HEADERS, StreamParser, Target, UpstreamRequest, copies_of, refuse_operation
-from proxy.providers.template.prompt import lost_calls
 from proxy.providers.template.reply import read_answer
-from proxy.providers.template.request import build_body
+from proxy.providers.template.request import fill
 from proxy.providers.template.settings import Shape, names_in
 from proxy.providers.template.stream import TemplateStream, is_folded, is_stream
 
@@ -24,6 +24,13 @@ class DeploymentSettings(Shape, vllm.Settings):
     """What both frameworks' settings have."""
 
     mode: str
+
+
+def check_query(settings: DeploymentSettings, upstream: Mapping[str, Any]) -> str | None:
+    """Names in the upstream's own `query` would be sent as they stand."""
+    if settings.mode == "custom" and list(names_in(upstream.get("query"))):
+        return "names such as {prompt} are filled in settings.query; the upstream's query is sent as it stands"
+    return None
 
 
 class Deployment(Imitator):
@@ -41,11 +48,10 @@ class Deployment(Imitator):
         if shape is None:
             return super().build_request(call, target)
         refuse_operation(call, "chat")
-        body, request = build_body(call, target.model, shape)
-        copies = copies_of(request.n, target.upstream)
-        lost = () if "messages" in names_in(shape.request) else lost_calls(request)
-        address = _address(target.upstream, shape)
-        return UpstreamRequest(address, JSON_HEADERS, encode(body), (*request.dropped, *lost), copies=copies)
+        filled = fill(call, target.model, shape)
+        address = _address(target.upstream, shape) + (f"?{filled.query}" if filled.query else "")
+        copies = copies_of(filled.n, target.upstream)
+        return UpstreamRequest(address, JSON_HEADERS, encode(filled.body), filled.dropped, copies=copies)
 
     def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
         shape = _custom(target)

@@ -93,6 +93,14 @@ def _as_json(value: Any) -> Any:
         return value
 
 
+def _is_bare(body: bytes) -> bool:
+    """Whether a body that is no JSON was not meant to be: BentoML sends untyped texts so, under JSON's name."""
+    try:
+        return not body.decode().lstrip().startswith(("{", "[", '"', "<"))
+    except UnicodeDecodeError:
+        return False
+
+
 def no_text(paths: tuple[str, ...], key: str) -> Broken:
     return Broken(f"the upstream's answer has no text at {', '.join(paths)} ({key})", code="upstream_bad_response")
 
@@ -101,7 +109,8 @@ def _read_json(body: bytes, headers: Mapping[str, str]) -> Any:
     try:
         return decode(body)
     except ValueError as error:
-        if body and not media_type(headers):
+        kind = media_type(headers)
+        if body and (not kind or (kind == "application/json" and _is_bare(body))):
             return decode_text(body, headers)
         raise Broken("the upstream's answer is not JSON", code="upstream_bad_response") from error
 

@@ -1,35 +1,53 @@
 """The caller's request in the deployment's own JSON."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from urllib.parse import urlencode
 
 from proxy.call import Call, Json
 from proxy.openai_format.encoding import encode
 from proxy.openai_format.messages import Message
-from proxy.openai_format.parameters import Column
 from proxy.openai_format.request import ChatRequest, read_chat
 from proxy.providers.openai.imitation import write_message, write_tool, write_tool_choice
-from proxy.providers.template.prompt import Prompt, last_user, system
+from proxy.providers.template.prompt import Prompt, last_user, lost_calls, system
 from proxy.providers.template.settings import PLACE, Shape, column_of, names_in
 
 _ABSENT = object()
 _column = cache(column_of)
 
 
-def column(shape: Shape) -> Column:
-    """What this deployment does with the parameters."""
-    return _column(frozenset(names_in(shape.request)))
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A request in the deployment's own shape.
+
+    Args:
+        query: what is added to the address, encoded; empty when there is none.
+        n: how many choices were asked for.
+    """
+
+    body: Any
+    query: str
+    n: int
+    dropped: tuple[str, ...]
 
 
-def build_body(call: Call, model: str, shape: Shape) -> tuple[Any, ChatRequest]:
-    """The body to send, and what was read."""
-    request = read_chat(call.body, column(shape))
-    values = _values(call, request, model, shape, set(names_in(shape.request)))
-    body = _fill(shape.request, values)
-    return {} if body is _ABSENT else body, request
+def fill(call: Call, model: str, shape: Shape) -> Filled:
+    """The call in the deployment's shape."""
+    named = frozenset([*names_in(shape.request), *names_in(shape.query)])
+    request = read_chat(call.body, _column(named))
+    values = _values(call, request, model, shape, named)
+    body, query = _fill(shape.request, values), _fill(dict(shape.query), values)
+    lost = () if "messages" in named else lost_calls(request)
+    return Filled(
+        body={} if body is _ABSENT else body,
+        query=urlencode({name: _text(value) for name, value in query.items()}),
+        n=request.n,
+        dropped=(*request.dropped, *lost),
+    )
 
 
-def _values(call: Call, request: ChatRequest, model: str, shape: Shape, named: set[str]) -> Json:
+def _values(call: Call, request: ChatRequest, model: str, shape: Shape, named: frozenset[str]) -> Json:
     """What each name stands for; those that stand for nothing are missing."""
     values: Json = {**request.fields, "model": model, "stream": call.stream}
     for name in ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice"):

@@ -1,7 +1,7 @@
 """What YAML says of an upstream with a shape of its own."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -80,7 +80,7 @@ def names_in(template: Any) -> Iterator[str]:
     """Every name that stands in braces."""
     if isinstance(template, str):
         yield from (match[1] for match in PLACE.finditer(template) if match[1])
-    elif isinstance(template, dict):
+    elif isinstance(template, Mapping):
         for value in template.values():
             yield from names_in(value)
     elif isinstance(template, list):
@@ -117,6 +117,8 @@ class Shape(Section):
     }
     """The JSON that is sent. "{name}" stands for prompt, messages, last_user, system, model, stream, max_tokens, stop
     or any other field of the caller's, and is left out when there is none."""
+    query: Annotated[Mapping[str, str], AfterValidator(check_names)] = {}
+    """What is added to the address, filled as the request is: {text: "{prompt}"}."""
     prompt: PromptText = "simple"
     """What {prompt} is: simple (lines of `Role: text`), last_user, or a Jinja template with `messages`."""
     answer: AnswerShape = AnswerShape()
