@@ -17,6 +17,7 @@ from proxy.providers.seam import Target, UpstreamRequest
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
+OTHER = {"type": "function", "function": {"name": "other"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
 
@@ -29,7 +30,7 @@ def image(url: str) -> Json:
 
 
 def choosing(choice: Any) -> Json:
-    return {"tools": [TOOL], "tool_choice": choice}
+    return {"tool_choice": choice, "tools": [TOOL, OTHER]}
 
 
 # What asks for each parameter. The first field is the one that a refusal names.
@@ -76,6 +77,13 @@ TRIALS: dict[str, Json] = {
     "moderation": {"moderation": {"mode": "auto"}},
     "web_search_options": {"web_search_options": {}},
     "functions": {"functions": [TOOL["function"]]},
+}
+# Which of the two tools go up, where a choice among them is emulated.
+OFFERED = {
+    "tool_choice none": [],
+    "tool_choice required": ["clock", "other"],
+    "tool_choice named": ["clock"],
+    "tool_choice allowed_tools": ["clock"],
 }
 # Each column, and the upstream that has it.
 UPSTREAMS: dict[str, Json] = {
@@ -149,8 +157,10 @@ def test_a_cell_tells_the_truth(column: str, row: str) -> None:
         assert is_there(body, field, value, row)
     elif treatment is EMULATE:
         assert row != "n" or request.copies == value
+        if row in OFFERED:
+            assert [name for name in ("clock", "other") if f'"{name}"'.encode() in request.body] == OFFERED[row]
     else:
-        plain = json.loads(sent(column, **{name: each for name, each in trial.items() if name == "stream"}).body)
+        plain = json.loads(sent(column, **{name: each for name, each in trial.items() if name != field}).body)
         assert treatment is MAP
         assert body != plain
 
