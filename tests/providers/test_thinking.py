@@ -150,10 +150,12 @@ def test_a_turn_goes_on_with_its_thinking(history: list[Json], thinks: bool) -> 
     ],
 )
 def test_efforts_are_efforts_from_4_6_on(effort: str, before: str, since: str) -> None:
-    """The nearest that the model knows stands in; from 4.7 on its thinking is asked to be shown."""
+    """The nearest that the model knows stands in, and is named; from 4.7 on its thinking is asked to be shown."""
     first, later = asked(ADAPTIVE, effort), asked(LATER, effort)
     assert (first.fields, later.fields) == (adaptive(before), adaptive(since, display="summarized"))
-    assert [(each.max_tokens, each.lost, each.thinks) for each in (first, later)] == [(DEFAULT, [], True)] * 2
+    assert [(each.max_tokens, each.thinks) for each in (first, later)] == [(DEFAULT, True)] * 2
+    assert first.lost == ([] if before == effort else [f"reasoning_effort:{before}"])
+    assert later.lost == ([] if since == effort else [f"reasoning_effort:{since}"])
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def _ask_adaptive(asked: Asked, effort: str, traits: Traits, display: Literal["s
         thinking["display"] = display
     nearest = next((each for each in _NEAREST.get(effort, (effort,)) if each in traits.efforts), traits.efforts[-1])
     asked.fields |= {"thinking": thinking, "output_config": {"effort": nearest}}
+    if nearest != effort:
+        asked.lost.append(f"{_LOST}:{nearest}")
 
 
 def continues_without_blocks(messages: tuple[Message, ...]) -> bool:

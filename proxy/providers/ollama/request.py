@@ -55,12 +55,14 @@ def _think(body: Json, request: ChatRequest, model: str, settings: Settings, los
     kind = next((kind for glob, kind in settings.families.items() if fnmatchcase(model, glob)), settings.think)
     if kind == "never":
         lost.append("reasoning_effort")
-    elif model.rpartition("/")[2].startswith("gpt-oss") and effort != "none":
-        body["think"] = _OPENAI_LEVELS.get(effort, effort)
-    elif effort == "none" or kind == "boolean":
+        return
+    has_levels = model.rpartition("/")[2].startswith("gpt-oss")
+    if effort == "none" or not (has_levels or kind == "levels"):
         body["think"] = effort != "none"
     else:
-        body["think"] = _LEVELS.get(effort, effort)
+        body["think"] = (_OPENAI_LEVELS if has_levels else _LEVELS).get(effort, effort)
+    if effort != "none" and body["think"] != effort:
+        lost.append(f"reasoning_effort:{'on' if body['think'] is True else body['think']}")
 
 
 def _force(request: ChatRequest, settings: Settings, messages: list[Json], lost: list[str]) -> tuple[Tool, ...]:
