@@ -226,16 +226,16 @@ def _choose_pieces(
         return split_pieces(fixed)
     if has_calls or not question.turns:
         return ()
-    results = _results(question)
-    if results and behaviour.tokens is None:
-        quoted = "; ".join(results)[:QUOTED_CHARACTERS]
-        opener = chance.choice(OPENERS).format(topic="the result")
-        return split_pieces(f'{opener} The tool says: "{quoted}".')
     asked = [turn.text for turn in question.turns if turn.role == "user"]
     if question.json_schema is not None or question.json_object:
         words = find_words(asked[-1] if asked else "")
         schema = question.json_schema or {"type": "object", "properties": {"answer": {}}, "required": ["answer"]}
         return _json_pieces(invent(schema, words, chance))
+    results = _results(question)
+    if results and behaviour.tokens is None:
+        quoted = "; ".join(results)[:QUOTED_CHARACTERS]
+        opener = chance.choice(OPENERS).format(topic="the result")
+        return split_pieces(f'{opener} The tool says: "{quoted}".')
     topic = max(find_words(asked[-1] if asked else ""), key=len)
     if behaviour.tokens is not None:
         return say_exactly(behaviour.tokens, topic, chance)

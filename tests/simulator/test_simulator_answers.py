@@ -175,3 +175,11 @@ def test_a_schema_decides_the_text() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     question = Question(model="m", turns=(Turn("user", "x"),), json_schema=schema)
     assert set(json.loads(compose(question, Behaviour(), seed=0).text)) == {"a"}
+
+
+def test_a_schema_holds_after_tool_results_too() -> None:
+    """Who asks for JSON gets JSON, whatever the tools said."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    turns = (Turn("user", "x"), Turn("assistant", ""), Turn("tool", "sunny"))
+    told = answer(ask(turns=turns, json_schema=schema))
+    assert isinstance(json.loads("".join(told.pieces))["a"], int)
