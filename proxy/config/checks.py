@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.config.mistakes import Path, nearest
-from proxy.config.model import Providers, ProviderTraits
+from proxy.config.model import Providers, ProviderTraits, wires_for
 from proxy.config.source import Document
 
 
@@ -58,7 +58,7 @@ def _check_settings(document: Document, upstream: dict[str, Any], path: Path, tr
         settings = traits.settings.model_validate(upstream.get("settings", {}))
     except ValidationError:
         return
-    wire, wires = upstream.get("wire"), traits.wires_of(settings) if traits.wires_of else traits.wires
+    wire, wires = upstream.get("wire"), wires_for(traits, settings)
     if wire in ("exact", "normalise") and wire not in wires:
         document.mistake((*path, "wire"), f"{upstream['provider']} can only be {' or '.join(wires)} here")
     found = traits.check(settings, upstream) if traits.check else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from proxy.config.checks import check_references
 from proxy.config.mistakes import ConfigError
-from proxy.config.model import Config, Providers, Upstream
+from proxy.config.model import Config, Providers, Upstream, wires_for
 from proxy.config.shape import check_shape
 from proxy.config.source import Document, read
 
@@ -81,10 +81,9 @@ def _free_name(name: str, taken: set[str]) -> str:
 def _complete(upstream: Upstream, providers: Providers) -> Upstream:
     traits = providers[upstream.provider]
     settings = traits.settings.model_validate(upstream.settings)
-    wires = traits.wires_of(settings) if traits.wires_of else traits.wires
     defaults = {
         "base_url": upstream.base_url or traits.base_url,
-        "wire": upstream.wire or wires[0],
+        "wire": upstream.wire or wires_for(traits, settings)[0],
         "list_models": traits.list_models if upstream.list_models is None else upstream.list_models,
         "settings": settings,
     }

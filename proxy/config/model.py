@@ -201,3 +201,8 @@ class ProviderTraits:
 
 
 Providers = Mapping[str, ProviderTraits]
+
+
+def wires_for(traits: ProviderTraits, settings: Any) -> tuple[Wire, ...]:
+    """The wires that a provider can speak under these settings, its default first."""
+    return traits.wires_of(settings) if traits.wires_of else traits.wires

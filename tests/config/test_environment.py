@@ -77,3 +77,27 @@ def test_what_is_found_works_like_a_file() -> None:
     assert config.server.callers == ()
     assert config.server.direct_models is None
     assert all(upstream.base_url and upstream.wire for upstream in config.upstreams.values())
+
+
+@pytest.mark.parametrize(
+    ("environ", "provider", "key"),
+    [
+        ({"HUGGINGFACE_API_KEY": "hf_1"}, "huggingface", "hf_1"),
+        ({"HF_TOKEN": "hf_2"}, "huggingface", "hf_2"),
+        ({"VLLM_BASE_URL": "http://gpu:8000", "VLLM_API_KEY": "k"}, "vllm", "k"),
+        ({"TGI_BASE_URL": "http://tgi:3000", "TGI_API_KEY": "k"}, "tgi", "k"),
+        ({"RAYSERVE_BASE_URL": "http://ray:8000"}, "rayserve", None),
+        ({"BENTOML_BASE_URL": "http://bento:3000"}, "bentoml", None),
+    ],
+)
+def test_every_provider_can_come_from_the_environment(environ: dict[str, str], provider: str, key: str | None) -> None:
+    """Its address or its key is enough."""
+    upstream = loaded(**environ).upstreams[provider]
+    assert upstream.base_url
+    assert (upstream.api_key.get_secret_value() if upstream.api_key else None) == key
+
+
+@pytest.mark.parametrize("environ", [{"VLLM_API_KEY": "k"}, {"TGI_API_KEY": "k"}])
+def test_a_key_without_an_address_is_nothing(environ: dict[str, str]) -> None:
+    """A server that has no public address needs its own."""
+    assert load_environment(traits(), environ) is None

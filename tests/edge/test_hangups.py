@@ -22,8 +22,9 @@ PHASES = {
 }
 
 
-def request(model: str, *, stream: bool) -> bytes:
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}).encode()
+def request(model: str, *, stream: bool, **more: Any) -> bytes:
+    fields = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **more}
+    body = json.dumps(fields).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: octet\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -130,3 +131,33 @@ async def test_a_thousand_aborts(sidecar: Sidecar, simulator: Simulator) -> None
     assert {line["outcome"] for line in lines} == {"hangup"}
     assert await sidecar.metric("octet_open_streams") == 0
     assert await sidecar.metric("octet_caller_connections") == 0
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_a_hang_up_reaches_every_branch(sidecar: Sidecar, simulator: Simulator, phase: str) -> None:
+    """A caller who asked for three choices where they are asked one by one leaves: all three calls are aborted."""
+    behaviour, stream, named = PHASES[phase]
+    simulator.always("anthropic", behaviour)
+    reader, writer = await connect(sidecar)
+    writer.write(request(MODELS["anthropic"], stream=stream, n=3))
+    frames = 9 if named == "stream" else 0
+    await simulator.report.wait_for(lambda report: report.open_calls == 3 and report.frames >= frames)
+    if named == "stream":
+        await reader.readuntil(b"data: ")
+    writer.transport.abort()
+    await simulator.report.wait_for(lambda report: report.aborted == 3 and report.open_connections == 0)
+    (line,) = await sidecar.lines.wait_for(1)
+    assert (line["outcome"], line["attempts"]) == ("hangup", 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_clock_ends_every_branch(start: Start, simulator: Simulator, stream: bool) -> None:
+    """One of three branches stands still: the call is too slow, and none of the others goes on."""
+    sidecar = await start(
+        upstreams={"anthropic": {"timeouts": {"total_seconds": 0.3, "first_token_seconds": 0.3}}},
+        routes=[{"match": {"model": "*"}, "targets": [{"upstream": "anthropic"}]}],
+    )
+    simulator.script("anthropic", *[Behaviour(stall="before_headers")] * 3)
+    response = await sidecar.chat("claude-haiku-4-5", n=3, stream=stream)
+    assert response.status == 504
+    await simulator.report.wait_for(lambda report: report.open_calls == 0 and report.open_connections == 0)
