@@ -193,6 +193,24 @@ async def test_models_families_refusals_are_cured(sidecar: Sidecar, simulator: S
     assert (sent.get("max_tokens"), sent["max_completion_tokens"]) == (None, 50)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_parameters_that_a_family_refuses(start: Start, simulator: Simulator, stream: bool) -> None:
+    """A refusal is the caller's to know, unless YAML lists the parameter: then it is left out and named."""
+    base_url = f"{simulator.url}/openai/v1"
+    listed = {"settings": {"retry_without": {"o[0-9]*": ["temperature", "top_p"]}}}
+    sidecar = await start(upstreams={"lenient": {"provider": "openai", "base_url": base_url, **listed}})
+    refused = await sidecar.chat("openai/o3-mini", temperature=0.5, top_p=0.5, stream=stream)
+    assert refused.status == 400
+    assert (await refused.json())["error"]["param"] == "temperature"
+    response = await sidecar.chat("lenient/o3-mini", temperature=0.5, top_p=0.5, seed=1, stream=stream)
+    assert response.status == 200
+    assert response.headers["x-octet-dropped"] == "temperature, top_p"
+    await response.read()
+    sent = json.loads(simulator.report.requests[-1].body)
+    assert sent["seed"] == 1
+    assert not {"temperature", "top_p"} & sent.keys()
+
+
 @pytest.mark.parametrize("model", ["openai/text-embedding-3-small", "vllm/e5", "ollama/nomic", "hf-inference/org/e5"])
 async def test_embeddings(modes: Sidecar, model: str) -> None:
     """Floats and base64, as asked for, hold the same vectors; the SDK, which asks for base64, reads both."""

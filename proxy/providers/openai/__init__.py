@@ -5,7 +5,10 @@ Source: OpenAI API reference; reference/upstreams.md §4.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from proxy.call import Call, Json
 from proxy.config import ProviderTraits, Section, Upstream
@@ -18,9 +21,14 @@ from proxy.providers.openai.request import COLUMN, normalise_request
 from proxy.providers.openai.stream import NormalisedStream
 from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest
 
+Fields = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+
 
 class Settings(Section):
     """What only OpenAI knows."""
+
+    retry_without: Mapping[str, Fields] = {}
+    """Globs of model names, and the parameters without which a call is sent again when such a model refuses one."""
 
     tools_reasoning: Literal["pass", "retry_without_effort"] = "pass"
     """When tools are refused together with reasoning: tell the caller, or ask again with `reasoning_effort: none`."""
@@ -53,7 +61,7 @@ class OpenAI(Provider):
         return NormalisedStream(call, target.upstream.max_frame_bytes)
 
     def amend(self, call: Call, target: Target, error: UpstreamError) -> Call | None:
-        """Reasoning models take only the new name of the limit, and some no effort beside tools.
+        """Reasoning models take only the new name of the limit, no sampling, and some no effort beside tools.
 
         Source: reference/upstreams.md §4.2, §4.3.
         """
@@ -63,6 +71,10 @@ class OpenAI(Provider):
         limit = value_of(call, "max_tokens")
         if error.param == "max_tokens" and error.code == "unsupported_parameter" and limit is not None:
             return changed(call, remove=("max_tokens",), add={"max_completion_tokens": limit})
+        listed = next((names for glob, names in settings.retry_without.items() if fnmatchcase(target.model, glob)), ())
+        if error.param in listed and error.code in ("unsupported_parameter", "unsupported_value"):
+            sent = [name for name in listed if value_of(call, name) is not None]
+            return changed(call, remove=sent, names=sent)
         if error.param == "reasoning_effort" and settings.tools_reasoning != "pass" and value_of(call, "tools"):
             return changed(call, add={"reasoning_effort": "none"}, names=("reasoning_effort:none",))
         return None
