@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check format prove lock clean
+.PHONY: run test check format prove bench bench-check docs lock clean
 
 run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
@@ -23,6 +23,12 @@ format: $(READY)
 
 prove: $(READY)  ## what takes time: times and scale
 	@$(BIN)/pytest -o python_files='prove_*.py' -o timeout=600 -s tests/prove
+
+bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEERS="--peer NAME=URL" measures others too
+	@$(BIN)/python -m tests.bench $(PEERS)
+
+bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
+	@$(BIN)/python -m tests.bench --quick --check
 
 docs: $(READY)  ## the generated tables of docs/upstreams.md
 	@$(BIN)/python docs/generate.py

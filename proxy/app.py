@@ -22,7 +22,7 @@ from proxy.errors import Stopping
 from proxy.pipeline import Pipeline, Snapshot
 from proxy.providers import providers
 from proxy.routing import Router
-from proxy.telemetry import LineWriter, Telemetry
+from proxy.telemetry import LagWatch, LineWriter, Telemetry
 from proxy.upstream.credentials import read_credential
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.model_lists import ModelLists
@@ -47,6 +47,7 @@ class App:
     def __init__(self, config: Config, lines: LineWriter | None = None) -> None:
         self._lines = lines or LineWriter()
         self._telemetry = Telemetry(self._lines.write)
+        self._lag = LagWatch(self._telemetry.loop_lag)
         self._config = config
         self._endpoints: dict[str, Endpoint] = {}
         self._servers: list[tuple[asyncio.Server, HttpServer]] = []
@@ -75,10 +76,13 @@ class App:
         snapshot = Snapshot(config, Auth(config.server), Router(config), self._endpoints, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
         self._telemetry.bind(config.upstreams, snapshot.router.labels())
+        for name, endpoint in self._endpoints.items():
+            self._telemetry.watch_pool(name, endpoint.transport)
         self._model_lists = ModelLists(self._endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
         admin = AdminEndpoints(self, self._telemetry)
         self._lines.start()
+        self._lag.start()
         try:
             await self._listen(config, admin)
         except BaseException:
@@ -195,6 +199,7 @@ class App:
             listener.close()
             await server.shutdown(0.5)
         await self._model_lists.close()
+        self._lag.stop()
         for endpoint in self._endpoints.values():
             await endpoint.transport.close()
         self._lines.close()

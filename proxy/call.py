@@ -1,8 +1,12 @@
-"""The nouns of one call: who calls, what is asked, and how answers are pushed towards the caller."""
+"""The nouns of one call: who calls, what is asked, and how answers are pushed towards the caller.
+
+What is made anew for every call is a msgspec struct: frozen and slotted like our dataclasses, at a tenth of their cost.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 Json = dict[str, Any]
 Operation = Literal["chat", "completions", "embeddings"]
@@ -14,8 +18,7 @@ def header_values(headers: Mapping[str, str], name: str) -> str:
     return ", ".join(lines(name, ())) if lines is not None else headers.get(name, "")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who sends the call.
 
     `name` is None when the sidecar has no callers configured. `credential` is the caller's own upstream key
@@ -24,26 +27,20 @@ class Caller:
 
     name: str | None = None
     models: tuple[str, ...] = ()
-    credential: str | None = field(default=None, repr=False)
+    credential: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Caller({self.name!r})"  # keys are in no trace
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where a top-level member's value stands in the body: `body[start:end]`, in bytes."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request, admitted.
 
     Args:
         id: the request id, sane for headers and logs.
         received_at: unix time in seconds.
         body: valid JSON, an object without duplicate top-level keys, exactly as sent.
-        members: each top-level key's place in `body`.
+        members: where each top-level key's value stands: `body[members[key]]`.
         wants_usage: the caller asked for the usage chunk of a stream.
         headers: the caller's headers, looked up without regard to case.
         amended: what was taken out of `body` since an upstream's model family refuses it.
@@ -51,19 +48,21 @@ class Call:
 
     id: str
     received_at: float
-    body: bytes = field(repr=False)
-    members: Mapping[str, Member] = field(repr=False)
+    body: bytes
+    members: Mapping[str, slice]
     model: str
     stream: bool
     wants_usage: bool
     caller: Caller = Caller()
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = {}
     operation: Operation = "chat"
     amended: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Call({self.id!r}, {self.model!r}, {self.caller!r})"  # nor are prompts
 
-@dataclass(slots=True)
-class Facts:
+
+class Facts(msgspec.Struct):
     """What accounting needs to know of an answer, gathered while it passes by."""
 
     content: bool = False  # text, reasoning, refusal, tool call, audio or thinking block seen

@@ -31,8 +31,7 @@
     └── ProxyFault                 500  ours; details go to the log only
         └── Stopping               503  the sidecar is shutting down
 
-Every class carries what its answer needs, so that one renderer serves them all. What *follows* a failure
-(next target, circuit) is decided in `resilience`, by class.
+Every class carries what its answer needs. What *follows* a failure is decided in `resilience`, by class.
 
 Source: OpenAI API reference, "Error codes"; DESIGN.md §7.
 """
@@ -212,11 +211,7 @@ class CallerNotPermitted(CallerKeyRefused):
 
 
 class CredentialRefused(UpstreamError):
-    """Our credential was refused: the caller cannot mend that.
-
-    Args:
-        theirs: what the upstream said; for the caller only when the key was theirs.
-    """
+    """Our credential was refused. `theirs` is what the upstream said: for the caller only when the key was theirs."""
 
     code = "upstream_auth_failed"
 
@@ -264,14 +259,20 @@ class Unreachable(UpstreamError):
 
 
 class TooSlow(UpstreamError):
-    """A clock ran out; `clock` is connect, first_token, idle, total, or upstream (its own 408 or 504)."""
+    """A clock ran out; `clock` is one of those below."""
+
+    texts: ClassVar[dict[str, str]] = {
+        "connect": "no connection to the upstream in time", "first_token": "no content from the upstream in time",
+        "idle": "the upstream's stream stands still", "total": "the upstream's answer took too long",
+        "upstream": "the upstream timed out",  # its own 408 or 504
+    }  # fmt: skip
 
     status = 504
     type = "timeout_error"
     code = "upstream_timeout"
 
-    def __init__(self, message: str, *, clock: str, **rest: Any) -> None:
-        super().__init__(message, **rest)
+    def __init__(self, message: str = "", *, clock: str, **rest: Any) -> None:
+        super().__init__(message or self.texts[clock], **rest)
         self.clock = clock
 
     @property

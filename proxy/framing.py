@@ -33,12 +33,12 @@ class FrameSplitter:
 
     def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._rest = bytearray()
+        self.rest = bytearray()  # what waits for its end
         self._started = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived; return the frames it completes, each with its boundary."""
-        rest = self._rest
+        rest = self.rest
         if rest:
             seam = max(0, len(rest) - self._longest)
             rest += data
@@ -55,8 +55,8 @@ class FrameSplitter:
 
     def flush(self) -> bytes:
         """The bytes after the last boundary, at the end of the body; empty when it ended cleanly."""
-        rest = bytes(self._rest)
-        self._rest.clear()
+        rest = bytes(self.rest)
+        self.rest.clear()
         return rest if self._started else rest.removeprefix(BOM)
 
     def _split(self, data: bytes) -> list[bytes]:
@@ -73,7 +73,7 @@ class FrameSplitter:
 
     def _keep(self, tail: bytes) -> None:
         self._check(len(tail))
-        self._rest += tail
+        self.rest += tail
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:

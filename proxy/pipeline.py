@@ -103,11 +103,13 @@ class Pipeline:
         self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation
     ) -> None:
         snapshot = self.snapshot
-        if snapshot.via in header_values(headers, "via"):
+        if "via" in headers and snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
         record.caller = caller.name or ""
+        began = time.perf_counter()
         body = await answer.body()
+        record.body_seconds = time.perf_counter() - began
         call = parse(
             body,
             operation=operation,
@@ -120,6 +122,7 @@ class Pipeline:
         snapshot.auth.check_model(caller, call.model)
         route = snapshot.router.choose(call, self._chance)
         record.route = route.name
+        record.routed = time.perf_counter()
         answer.expect(call, record)
         async with Walk(call, route, snapshot.endpoints, record, self._telemetry) as reply:
             await answer.deliver(reply, record)

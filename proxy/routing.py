@@ -1,12 +1,13 @@
 """Call -> Route: which rule serves a call, and its targets in the order to try. Pure: chance is an argument."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from proxy.call import Call
 from proxy.config import Config, Globs, Match, RouteRule, TargetRule, is_glob
 from proxy.errors import NotFound
 from proxy.providers.seam import Route, Target
 
+REMEMBERED = 1024  # model names
 DIRECT = "direct"  # the route of calls that name their upstream
 
 Chance = Callable[[], float]  # uniform in [0, 1)
@@ -20,6 +21,7 @@ class Router:
         self._config = config
         self._direct = not server.callers if server.direct_models is None else server.direct_models
         self._rules = tuple(_Rule(rule, config) for rule in config.routes)
+        self._named: dict[str, tuple[_Rule, ...]] = {}  # the rules that a model's name fits, as asked for lately
 
     @property
     def direct(self) -> bool:
@@ -35,14 +37,22 @@ class Router:
         direct = self._address(call.model) if self._direct else None
         if direct is not None:
             return direct
-        for rule in self._rules:
-            if rule.matches(call):
-                return Route(rule.name, tuple(rule.order(call.model, chance)))
+        for rule in self._rules_for(call.model):
+            if rule.takes(call):
+                return rule.route(call.model, chance)
         raise NotFound(
             "The model does not exist here: no route takes it. GET /v1/models lists those that do.",
             param="model",
             code="model_not_found",
         )
+
+    def _rules_for(self, model: str) -> tuple["_Rule", ...]:
+        rules = self._named.get(model)
+        if rules is None:
+            if len(self._named) >= REMEMBERED:  # callers invent names
+                self._named.clear()
+            rules = self._named[model] = tuple(rule for rule in self._rules if rule.names(model))
+        return rules
 
     def labels(self) -> Iterator[tuple[str, str, str]]:
         """Route, upstream and model of every target, as metrics name them."""
@@ -83,13 +93,25 @@ class _Rule:
         self._rule = rule
         self._config = config
         self._fits = _Fit(rule.match)
+        self._routes: dict[str, Route] = {}  # by model, where the order is always the same
         self.spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
 
     def names(self, model: str) -> bool:
         return self._fits.model(model)
 
-    def matches(self, call: Call) -> bool:
+    def takes(self, call: Call) -> bool:
+        """Whether a call whose model fits is for this rule."""
         return self._fits.call(call)
+
+    def route(self, model: str, chance: Chance) -> Route:
+        if self._rule.strategy == "weighted":
+            return Route(self.name, tuple(self.order(model, chance)))
+        route = self._routes.get(model)
+        if route is None:
+            if len(self._routes) >= REMEMBERED:
+                self._routes.clear()
+            route = self._routes[model] = Route(self.name, tuple(self.order(model, chance)))
+        return route
 
     def targets_of(self, upstream: str) -> Iterator[TargetRule]:
         return (target for target in (*self._rule.targets, *self._rule.fallback) if target.upstream == upstream)
@@ -106,7 +128,7 @@ class _Rule:
 class _Fit:
     def __init__(self, match: Match) -> None:
         self._model = Globs(match.model)
-        self._headers = {name.lower(): Globs([glob]) for name, glob in match.headers.items()}
+        self._headers = [(name.lower(), Globs([glob])) for name, glob in match.headers.items()]
         self._callers = frozenset(match.caller)
         self._stream = match.stream
 
@@ -114,16 +136,15 @@ class _Fit:
         return self._model.fit(model)
 
     def call(self, call: Call) -> bool:
-        if not self._model.fit(call.model) or self._stream not in (None, call.stream):
+        if self._stream is not None and self._stream is not call.stream:
             return False
         if self._callers and call.caller.name not in self._callers:
             return False
-        return all(self._has(call.headers, name, globs) for name, globs in self._headers.items())
-
-    @staticmethod
-    def _has(headers: Mapping[str, str], name: str, globs: Globs) -> bool:
-        value = headers.get(name)
-        return value is not None and globs.fit(value)
+        for name, globs in self._headers:
+            value = call.headers.get(name)
+            if value is None or not globs.fit(value):
+                return False
+        return True
 
 
 def weighted(targets: Iterable[TargetRule], chance: Chance) -> list[TargetRule]:

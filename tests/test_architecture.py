@@ -29,7 +29,7 @@ LEVELS = (
 PURE = {"routing", "providers", "openai_format", "framing", "call", "errors"}
 IMPURE_MODULES = {"asyncio", "time", "random", "socket", "logging", "os", "aiohttp", "secrets", "urllib.request"}
 # Of the providers' room, what is no dialect; and the dialects that are served by other dialects' engines.
-SHARED_BY_PROVIDERS = {"__init__", "seam", "exact", "relay", "fanout", "embeddings"}
+SHARED_BY_PROVIDERS = {"__init__", "seam", "exact", "splice", "relay", "fanout", "embeddings"}
 BUILDS_ON = {
     "huggingface": {"tgi", "vllm"},
     "tgi": {"template"},
@@ -108,7 +108,7 @@ def test_providers_are_strangers(path: Path) -> None:
     if room_of(path) != "providers" or path.stem in SHARED_BY_PROVIDERS:
         return
     own = path.relative_to(ROOT / "proxy/providers").parts[0].removesuffix(".py")
-    known = {own, "openai", "seam", "exact", "embeddings", *BUILDS_ON.get(own, ())}
+    known = {own, "openai", "seam", "exact", "splice", "embeddings", *BUILDS_ON.get(own, ())}
     assert {name.split(".")[2] for name in imports(path) if name.startswith("proxy.providers.")} <= known
 
 

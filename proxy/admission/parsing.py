@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.call import Call, Caller, Member, Operation
+from proxy.call import Call, Caller, Operation
 from proxy.errors import InvalidRequest
 from proxy.openai_format.checks import wrong_type
 from proxy.openai_format.encoding import decode
@@ -25,6 +25,20 @@ class _AnyObject(msgspec.Struct):
     """A JSON object whose members are passed over."""
 
 
+class _Fields(msgspec.Struct):
+    """What is read of a good body."""
+
+    model: str
+    stream: bool | None = None
+    n: int | None = None
+
+
+class _ChatFields(_Fields):
+    messages: list[_AnyObject] | None = None
+
+
+_read_fields = msgspec.json.Decoder(_Fields).decode
+_read_chat = msgspec.json.Decoder(_ChatFields).decode
 _read_messages = msgspec.json.Decoder(list[_AnyObject]).decode
 
 
@@ -43,40 +57,56 @@ def parse(
         InvalidRequest: with `param` naming the field at fault.
     """
     members = _members(body)
-    model = _value(body, members, "model")
-    if model is None:
-        raise InvalidRequest("you must provide a model parameter", param="model", code="missing_required_parameter")
-    if not isinstance(model, str):
-        wrong_type("model", "a string", model)
+    try:
+        fields: _Fields = _read_chat(body) if operation == "chat" else _read_fields(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        _explain(body, members, operation)
+        raise InvalidRequest(f"the body cannot be read: {error}") from error
+    model = fields.model
     if not model or len(model) > MAX_MODEL_LENGTH or not model.isprintable():
         raise InvalidRequest(
             f"'model' must be 1 to {MAX_MODEL_LENGTH} printable characters.", param="model", code="invalid_value"
         )
-    if operation == "chat":
-        _check_messages(body, members.get("messages"))
-    else:
+    if not isinstance(fields, _ChatFields):
         _check_present(body, members, "prompt" if operation == "completions" else "input")
-    stream = _value(body, members, "stream")
-    if not isinstance(stream, bool | None):
-        wrong_type("stream", "a boolean", stream)
-    n = _value(body, members, "n")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
-        wrong_type("n", "an integer", n)
+    elif not fields.messages:
+        _check_messages(body, members.get("messages"))
     return Call(
         id=call_id,
         received_at=received_at,
         body=body,
         members=members,
         model=model,
-        stream=bool(stream) and operation != "embeddings",
-        wants_usage=_wants_usage(body, members),
+        stream=bool(fields.stream) and operation != "embeddings",
+        wants_usage="stream_options" in members and _wants_usage(body, members),
         caller=caller,
         headers=headers,
         operation=operation,
     )
 
 
-def _members(body: bytes) -> dict[str, Member]:
+def _explain(body: bytes, members: Mapping[str, slice], operation: Operation) -> None:
+    """Say which field is at fault.
+
+    Raises:
+        InvalidRequest: unless all of them are good.
+    """
+    model = _value(body, members, "model")
+    if model is None:
+        raise InvalidRequest("you must provide a model parameter", param="model", code="missing_required_parameter")
+    if not isinstance(model, str):
+        wrong_type("model", "a string", model)
+    if operation == "chat":
+        _check_messages(body, members.get("messages"))
+    stream = _value(body, members, "stream")
+    if not isinstance(stream, bool | None):
+        wrong_type("stream", "a boolean", stream)
+    n = _value(body, members, "n")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+        wrong_type("n", "an integer", n)
+
+
+def _members(body: bytes) -> dict[str, slice]:
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object")
     if not body.isascii():
@@ -97,24 +127,24 @@ def _members(body: bytes) -> dict[str, Member]:
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error
 
 
-def _value(body: bytes, members: Mapping[str, Member], name: str) -> Any:
+def _value(body: bytes, members: Mapping[str, slice], name: str) -> Any:
     place = members.get(name)
     if place is None:
         return None
     try:
-        return decode(body[place.start : place.end])
+        return decode(body[place])
     except ValueError as error:
         raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from error
 
 
-def _check_present(body: bytes, members: Mapping[str, Member], name: str) -> None:
+def _check_present(body: bytes, members: Mapping[str, slice], name: str) -> None:
     place = members.get(name)
-    if place is None or body[place.start : place.end] == b"null":
+    if place is None or body[place] == b"null":
         raise InvalidRequest(f"you must provide a parameter '{name}'", param=name, code="missing_required_parameter")
 
 
-def _check_messages(body: bytes, place: Member | None) -> None:
-    text = body[place.start : place.end] if place else b"null"
+def _check_messages(body: bytes, place: slice | None) -> None:
+    text = body[place] if place else b"null"
     if text == b"null":
         raise InvalidRequest(
             "you must provide a messages parameter", param="messages", code="missing_required_parameter"
@@ -129,7 +159,7 @@ def _check_messages(body: bytes, place: Member | None) -> None:
         raise InvalidRequest("'messages' must not be empty.", param="messages", code="empty_array")
 
 
-def _wants_usage(body: bytes, members: Mapping[str, Member]) -> bool:
+def _wants_usage(body: bytes, members: Mapping[str, slice]) -> bool:
     options = _value(body, members, "stream_options")
     if options is None:
         return False
@@ -137,7 +167,7 @@ def _wants_usage(body: bytes, members: Mapping[str, Member]) -> bool:
         wrong_type("stream_options", "an object", options)
     place = members["stream_options"]
     try:
-        find_members(body[place.start : place.end])
+        find_members(body[place])
     except DuplicateKey as error:
         raise InvalidRequest("a key stands twice in 'stream_options'; send it once", param="stream_options") from error
     asked = options.get("include_usage")

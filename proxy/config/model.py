@@ -66,7 +66,9 @@ class Server(Section):
     max_body_bytes: Bytes = 64 * 1024**2
     max_connections: Annotated[int, Field(gt=0)] = 20_000
     body_timeout_seconds: Seconds = 60.0
-    """How long a request's body may stand still before it is answered 408."""
+    """In this long a request's body must bring 64 KiB, or its end; else it is answered 408."""
+    send_timeout_seconds: Seconds = 300.0
+    """How long a caller may take nothing of an answer before its connection is dropped."""
     keep_alive_seconds: Annotated[float, Field(ge=0, le=3600)] = 15.0
     """Silence in a stream after which a comment is sent; 0: never."""
     drain_delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
@@ -119,6 +121,10 @@ class Upstream(Section):
     wire: Wire | None = None
     """exact: bytes go through untouched; normalise: quirks are repaired. Default: the provider's."""
     tls: Tls = Tls()
+    unix_socket: str | None = None
+    """The path of a unix socket to connect to; `base_url` still says scheme, Host header and path."""
+    max_connections: Annotated[int, Field(gt=0)] | None = None
+    """Connections that there may be at once; more calls wait for one, up to `connect_seconds`. Default: no limit."""
     proxy: Url | None = None
     """An HTTP proxy on the way. Default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment."""
     timeouts: Timeouts = Timeouts()

@@ -7,13 +7,17 @@ from aiohttp import HttpVersion11, web
 from proxy.config import Server
 from proxy.errors import BodyTooLarge, InvalidRequest, ReadTimeout, UnsupportedMedia
 
+PROGRESS_BYTES = 64 * 1024  # in each `body_timeout_seconds`: a byte now and then is no progress
+
 
 def check_media(request: web.BaseRequest) -> None:
     """Raises UnsupportedMedia for what the headers already say is no plain JSON.
 
     A form or text/plain is refused too: browsers send those across origins without asking.
     """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", "application/json")
+    if kind != "application/json":
+        kind = kind.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -27,26 +31,32 @@ async def read_body(request: web.BaseRequest, server: Server) -> bytes:
         BodyTooLarge, ReadTimeout, UnsupportedMedia, InvalidRequest.
     """
     check_media(request)
-    limit = server.max_body_bytes
+    limit, content = server.max_body_bytes, request.content
+    if content.is_eof() and content.exception() is None:  # it came whole, with its head
+        body = content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     waits = request.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11
     if waits and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts, size = [], 0
-    content = request.content
     while not content.at_eof():
+        wanted = size + PROGRESS_BYTES
         try:
             async with asyncio.timeout(server.body_timeout_seconds):
-                data = await content.readany()
+                while size < wanted and not content.at_eof():
+                    data = await content.readany()
+                    size += len(data)
+                    parts.append(data)
+                    if size > limit:
+                        raise _too_large(limit)
         except TimeoutError as error:
             raise ReadTimeout("the request's body did not arrive in time") from error
         except web.RequestPayloadError as error:
             raise InvalidRequest("the request's body broke off or is malformed") from error
-        size += len(data)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(data)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

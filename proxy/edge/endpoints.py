@@ -10,17 +10,19 @@ from typing import Protocol
 from aiohttp import web
 
 from proxy.call import Json, Operation
-from proxy.config import Globs, Server
+from proxy.config import Server
 from proxy.edge.answer import CallAnswer
+from proxy.edge.guard import Guard
 from proxy.edge.render import error_response, request_id
-from proxy.errors import Forbidden, MethodNotAllowed, NotFound, ProxyError
+from proxy.edge.written import Response, Written
+from proxy.errors import MethodNotAllowed, NotFound, ProxyError
 from proxy.openai_format.encoding import encode
 from proxy.pipeline import Pipeline
 from proxy.telemetry import CallRecord, Telemetry
 
 logger = logging.getLogger("octet")
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[Response]]
 
 CHAT = "/chat/completions"
 OPERATIONS: Mapping[str, Operation] = {CHAT: "chat", "/completions": "completions", "/embeddings": "embeddings"}
@@ -56,12 +58,17 @@ class DataEndpoints:
         self._state = state
         self._telemetry = telemetry
         self._handlers: Mapping[str, tuple[str, Handler]] = {
-            **{path: ("POST", partial(self._call, operation=operation)) for path, operation in OPERATIONS.items()},
+            **{
+                prefix + path: ("POST", partial(self._call, operation=operation))
+                for path, operation in OPERATIONS.items()
+                for prefix in ("", "/v1")
+            },
             MODELS: ("GET", self._list_models),
             LIVE: ("GET", self._live),
             READY: ("GET", self._ready),
         }
         self._answering: dict[asyncio.Task[object], CallRecord] = {}
+        self._guard = Guard(Server())
 
     @property
     def answering(self) -> int:
@@ -79,26 +86,30 @@ class DataEndpoints:
             record.cut_off_by = error
             task.cancel()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> Response:
         """One request."""
-        server = self._state.pipeline.snapshot.config.server
+        guard = self.guard
+        response: Response
         try:
-            self._check_host(request, server)
-            if request.method == "OPTIONS" and self._allows_origin(request, server):
-                return self._preflight(request)
-            response = await self._find(request)(request)
+            guard.check_host(request)
+            if request.method == "OPTIONS" and guard.allows_origin(request):
+                response = guard.preflight(request)
+            else:
+                response = await self._find(request)(request)
         except ProxyError as error:
             self._telemetry.refused(error.reason)
             record = CallRecord(request_id(request.headers), time.perf_counter())
             response = error_response(error, record)
-        if not response.prepared:
-            self._finish(request, response)
+        if not isinstance(response, Written):
+            self.finish(request, response)
         return response
 
     def _find(self, request: web.BaseRequest) -> Handler:
         handler: Handler
-        path = request.path.rstrip("/")
-        path = path.removeprefix("/v1") if path.startswith("/v1/") else path
+        path = request.raw_path
+        if path not in self._handlers:
+            path = request.path.rstrip("/")
+            path = path.removeprefix("/v1") if path.startswith("/v1/") else path
         if path.startswith(MODELS + "/"):
             method, handler = "GET", self._one_model
         elif path in self._handlers:
@@ -109,48 +120,33 @@ class DataEndpoints:
             raise MethodNotAllowed(f"this endpoint takes {method}", headers={"allow": method})
         return handler
 
-    def _check_host(self, request: web.BaseRequest, server: Server) -> None:
-        host = request.headers.get("host", "").rpartition("]")
-        name = (host[0] + host[1] or host[2].partition(":")[0]).strip("[]").lower()
-        if server.allowed_hosts and not Globs(server.allowed_hosts).fit(name):
-            raise Forbidden("this host name is not served here (server.allowed_hosts)", code="host_not_allowed")
-
-    def _allows_origin(self, request: web.BaseRequest, server: Server) -> bool:
-        origin = request.headers.get("origin")
-        return origin is not None and bool(server.cors_origins) and Globs(server.cors_origins).fit(origin)
-
-    def _preflight(self, request: web.BaseRequest) -> web.Response:
-        response = web.Response(
-            status=204,
-            headers={
-                "access-control-allow-methods": "GET, POST",
-                "access-control-allow-headers": request.headers.get("access-control-request-headers", "*"),
-                "access-control-max-age": "600",
-            },
-        )
-        self._finish(request, response)
-        return response
-
-    def _finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """What every response has."""
-        response.headers["server"] = "octet"
+    @property
+    def guard(self) -> Guard:
+        """Who may call from where, under the configuration of now."""
         server = self._state.pipeline.snapshot.config.server
-        if self._allows_origin(request, server):
-            response.headers["access-control-allow-origin"] = request.headers["origin"]
-            response.headers["access-control-expose-headers"] = "*"
-            response.headers["vary"] = "origin"
-        if self._state.draining or response.status in (408, 413):
+        if self._guard.server is not server:
+            self._guard = Guard(server)
+        return self._guard
+
+    def lines(self, request: web.BaseRequest) -> str:
+        """The headers that every response has, as they are written."""
+        return self.guard.lines(request)
+
+    @property
+    def closing(self) -> bool:
+        """Whether connections end with the answer."""
+        return self._state.draining
+
+    def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Add what every response has."""
+        response.headers.update(self.guard.headers(request))
+        if self.closing or response.status in (408, 413):
             response.force_close()
 
-    async def _call(self, request: web.BaseRequest, *, operation: Operation) -> web.StreamResponse:
+    async def _call(self, request: web.BaseRequest, *, operation: Operation) -> Response:
         pipeline = self._state.pipeline
         record = CallRecord(request_id(request.headers), time.perf_counter())
-        answer = CallAnswer(
-            request,
-            pipeline.snapshot.config.server,
-            self._telemetry,
-            lambda response: self._finish(request, response),
-        )
+        answer = CallAnswer(request, pipeline.snapshot.config.server, self._telemetry, self)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a handler runs in a task")

@@ -1,21 +1,24 @@
 """What goes into our answers: headers, and every error as OpenAI's error object."""
 
 import os
+import random
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from aiohttp import web
 
 from proxy.errors import Limited, Overloaded, ProxyError
 from proxy.openai_format.encoding import encode, encode_event
 from proxy.openai_format.errors import error_object
-from proxy.resilience.reply import Reply, upstream_request_id
+from proxy.resilience.reply import Reply
 from proxy.telemetry import CallRecord
 
 JSON_TYPE = "application/json"
 PATIENCE = 1.0  # seconds, where the upstream names none
 MAX_RETRY_AFTER = 60.0  # seconds; SDKs give up on longer waits
+_chance = random.Random(os.urandom(16)).getrandbits  # noqa: S311  # ids are to be unique, not secret
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SANE_NAME = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,96}")
 _MAX_NAMES = 32
@@ -25,37 +28,44 @@ _PASSED_BACK = ("x-ratelimit-", "openai-")
 def request_id(headers: Mapping[str, str]) -> str:
     """The caller's own id when it is sane, else one of ours."""
     given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else os.urandom(8).hex()
+    return given if given and _SANE_ID.fullmatch(given) else f"{_chance(64):016x}"
 
 
-def call_headers(record: CallRecord, reply: Reply) -> dict[str, str]:
-    """The headers of a reply: where it came from, and what the upstream says of its limits."""
-    headers = {
-        "x-request-id": record.request_id,
-        "x-octet-route": record.route,
-        "x-octet-upstream": record.upstream,
-        "x-octet-model": sane(record.model),
-        "x-octet-attempts": str(record.attempts),
-        "x-octet-cache": "bypass",
-        "server-timing": _timing(record),
-    }
+def call_lines(record: CallRecord, reply: Reply) -> str:
+    """The headers of a reply, as they are written: where it came from, and what the upstream says of its limits."""
+    lines = [
+        _where(record.route, record.upstream, record.model),
+        f"x-request-id: {record.request_id}\r\nx-octet-attempts: {record.attempts}\r\n",
+        f"server-timing: {_timing(record)}\r\n",
+    ]
     if reply.dropped:
-        headers["x-octet-dropped"] = names(reply.dropped)
+        lines.append(f"x-octet-dropped: {names(reply.dropped)}\r\n")
     for name, value in reply.headers.items():
-        if name.lower().startswith(_PASSED_BACK) and _is_value(value):
-            headers[name.lower()] = value
-    headers |= record.rate_limits
-    theirs = upstream_request_id(reply.headers)
-    if theirs and _is_value(theirs):
-        headers["x-upstream-request-id"] = theirs
-    return headers
+        if name.startswith(_PASSED_BACK) and name not in record.rate_limits and _is_value(value):
+            lines.append(f"{name}: {value}\r\n")
+    if record.rate_limits:
+        lines += [f"{name}: {value}\r\n" for name, value in record.rate_limits.items() if _is_value(value)]
+    if record.upstream_request_id:
+        lines.append(f"x-upstream-request-id: {record.upstream_request_id}\r\n")
+    return "".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def _where(route: str, upstream: str, model: str) -> str:
+    return (
+        f"x-octet-route: {route}\r\nx-octet-upstream: {upstream}\r\nx-octet-model: {sane(model)}\r\n"
+        "x-octet-cache: bypass\r\n"
+    )
 
 
 def _timing(record: CallRecord) -> str:
-    """Source: W3C Server Timing; milliseconds."""
-    waited = record.upstream_seconds
-    own = time.perf_counter() - record.started - waited
-    return f"octet;dur={max(own, 0) * 1000:.2f}, upstream;dur={waited * 1000:.2f}"
+    """Our own share, and what we waited for.
+
+    Source: W3C Server Timing; milliseconds.
+    """
+    own = record.own_seconds(time.perf_counter())
+    timing = f"octet;dur={own * 1000:.2f}, upstream;dur={record.upstream_seconds * 1000:.2f}"
+    return f"{timing}, connect;dur={record.connect_seconds * 1000:.2f}" if record.connect_seconds else timing
 
 
 def names(dropped: Iterable[str]) -> str:
@@ -67,6 +77,8 @@ def names(dropped: Iterable[str]) -> str:
 
 def sane(text: str) -> str:
     """A text from outside, fit for a header's value."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(character if character.isprintable() and character.isascii() else "?" for character in text)
 
 

@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Gauge
 
 from proxy.edge.render import error_response, request_id
+from proxy.edge.written import Connection, Response
 from proxy.errors import InvalidRequest, ProxyError, ProxyFault
 from proxy.telemetry import CallRecord, Telemetry
 
@@ -19,7 +20,7 @@ logger = logging.getLogger("octet")
 # Most smuggling faults of aiohttp's past were in its pure Python parser, which is its silent fall-back.
 C_PARSER = http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[Response]]
 KEEP_ALIVE_SECONDS = 75.0  # idle connections of callers
 
 
@@ -34,19 +35,17 @@ class HttpServer(web.Server):
     def __init__(
         self, handler: Handler, telemetry: Telemetry, max_connections: int, gauge: Gauge | None = None
     ) -> None:
-        super().__init__(self._handle, handler_cancellation=True)
+        super().__init__(handler, handler_cancellation=True)  # type: ignore[arg-type]  # see Written
         self.telemetry = telemetry
         self.max_connections = max_connections
         self._gauge = gauge
-        self._handler = handler
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if getattr(request.protocol, "over_limit", False):
-            self.telemetry.refused("too_many_connections")
-            error = ProxyFault("too many connections (server.max_connections)", code="overloaded", status=503)
-            error.headers["retry-after"] = "1"
-            return _last_response(error)
-        return await self._handler(request)
+    async def refuse(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG002
+        """The handler of connections above the limit."""
+        self.telemetry.refused("too_many_connections")
+        error = ProxyFault("too many connections (server.max_connections)", code="overloaded", status=503)
+        error.headers["retry-after"] = "1"
+        return _last_response(error)
 
     def counted(self, change: int) -> None:
         """A connection has come (1) or gone (-1)."""
@@ -63,20 +62,20 @@ class HttpServer(web.Server):
         )
 
 
-class _Connection(RequestHandler):
+class _Connection(Connection):
     """One connection of a caller."""
 
-    __slots__ = ("_server", "over_limit")
+    __slots__ = ("_server",)
 
     def __init__(self, server: HttpServer, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._server = server
-        self.over_limit = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server.counted(1)
-        self.over_limit = len(self._server.connections) > self._server.max_connections
+        if len(self._server.connections) > self._server.max_connections:
+            self._request_handler = self._server.refuse
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.counted(-1)

@@ -4,8 +4,9 @@ Source: DESIGN.md §3 (`amend`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from proxy.call import Call
 from proxy.errors import InvalidRequest
@@ -23,7 +24,7 @@ def value_of(call: Call, name: str) -> Any:
     if place is None:
         return None
     try:
-        return decode(call.body[place.start : place.end])
+        return decode(call.body[place])
     except ValueError as error:
         raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from error
 

@@ -190,7 +190,7 @@ def _classify_failure(status: int, facts: ErrorFacts, wait: float | None) -> Ups
     if status == 429:
         return Limited(facts.message or "the upstream limits its rate", retry_after=wait)
     if status in (408, 504):
-        return TooSlow(facts.message or "the upstream timed out", clock="upstream")
+        return TooSlow(facts.message, clock="upstream")
     if status == 508:
         retry = {"x-should-retry": "false"}
         return Broken(facts.message or "a loop", code="loop_detected", status=508, headers=retry)

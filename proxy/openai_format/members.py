@@ -5,8 +5,6 @@ import re
 
 import msgspec
 
-from proxy.call import Member
-
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NEXT = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL).match
 _END = re.compile(rb"[ \t\r\n]*\{?[ \t\r\n]*\}[ \t\r\n]*").fullmatch
@@ -20,8 +18,8 @@ class DuplicateKey(ValueError):
         self.key = key
 
 
-def find_members(text: bytes) -> dict[str, Member]:
-    """The place of each top-level value.
+def find_members(text: bytes) -> dict[str, slice]:
+    """The place of each top-level value: `text[place]`.
 
     The decoder keeps the last of two equal keys, in the place of the first. Walking the text beside its result
     therefore meets a value or an end that does not fit exactly when a key stands twice.
@@ -33,25 +31,24 @@ def find_members(text: bytes) -> dict[str, Member]:
         values = _decode_members(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    members: dict[str, Member] = {}
+    members: dict[str, slice] = {}
     position = 0
     for key, value in values.items():
         name = _NEXT(text, position)
-        if name is None:
+        if name is None or (name[1] != key.encode() and not _is_escaped(name[1], key)):
             raise DuplicateKey(_repeated(text))
-        raw = bytes(value)
-        start = name.end()
-        if not _is_key(name[1], key) or not text.startswith(raw, start):
-            raise DuplicateKey(_repeated(text))
+        start, raw = name.end(), memoryview(value)  # no copy: it may be nearly the whole text
         position = start + len(raw)
-        members[key] = Member(start, position)
+        if not text.startswith(raw, start):
+            raise DuplicateKey(_repeated(text))
+        members[key] = slice(start, position)
     if _END(text, position) is None:
         raise DuplicateKey(_repeated(text))
     return members
 
 
-def _is_key(token: bytes, key: str) -> bool:
-    return token == key.encode() or (b"\\" in token and msgspec.json.decode(b'"%s"' % token) == key)
+def _is_escaped(token: bytes, key: str) -> bool:
+    return b"\\" in token and msgspec.json.decode(b'"%s"' % token) == key
 
 
 def _repeated(text: bytes) -> str:

@@ -4,64 +4,21 @@ Source: DESIGN.md §3, "Exact wire".
 """
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from proxy.call import Call, Facts, Json, Member
+from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, CutShort, UpstreamError
 from proxy.framing import NAMED_ERROR, SseFrames, is_json, sse_data
 from proxy.openai_format.chunks import carries_content
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
+from proxy.providers.splice import splice
 
-_USAGE_ASKED = b'{"include_usage":true}'
 _DATA_LINE = re.compile(rb"(?:^|[\r\n])data:")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
-
-
-def splice_request(
-    call: Call, model: str, values: Mapping[str, bytes] = MappingProxyType({}), *, ask_usage: bool = True
-) -> bytes:
-    """The caller's bytes with the target's model, and with usage asked for in a stream.
-
-    Args:
-        values: of members that are in the body, what stands there instead.
-    """
-    edits = [(call.members[name], value) for name, value in values.items()]
-    if model != call.model:
-        edits.append((call.members["model"], encode(model)))
-    if ask_usage and call.stream and not call.wants_usage:
-        options = call.members.get("stream_options")
-        if options is None:
-            end = max(member.end for member in call.members.values())
-            edits.append((Member(end, end), b',"stream_options":' + _USAGE_ASKED))
-        else:
-            edits.append((options, _with_usage(call.body[options.start : options.end])))
-    return splice(call.body, edits)
-
-
-def _with_usage(options: bytes) -> bytes:
-    if options == b"null":
-        return _USAGE_ASKED
-    members = find_members(options)
-    asked = members.get("include_usage")
-    if asked is not None:
-        return splice(options, [(asked, b"true")])
-    if not members:
-        return _USAGE_ASKED
-    end = max(member.end for member in members.values())
-    return splice(options, [(Member(end, end), b',"include_usage":true')])
-
-
-def splice(text: bytes, edits: list[tuple[Member, bytes]]) -> bytes:
-    """Replace spans that do not overlap."""
-    for place, value in sorted(edits, key=lambda edit: edit[0].start, reverse=True):
-        text = text[: place.start] + value + text[place.end :]
-    return text
 
 
 class _Choice(msgspec.Struct):
@@ -80,6 +37,21 @@ class _Answer(msgspec.Struct):
     object: Any = None
 
 
+class _PieceChoice(msgspec.Struct):
+    index: int
+    finish_reason: str | None = None
+
+
+class _Piece(msgspec.Struct):
+    """A chunk, looked at for anything but content."""
+
+    object: Literal["chat.completion.chunk", "text_completion"]
+    choices: list[_PieceChoice]
+    usage: Any = None
+    error: Any = None
+
+
+_read_piece = msgspec.json.Decoder(_Piece).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
@@ -102,6 +74,8 @@ class ExactRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return what may go to the caller."""
+        if not self._frames.rest and self._goes_on(data):  # one frame, as it left the upstream
+            return data if self._rename is None else self._rename.apply(data)
         try:
             frames = self._frames.feed(data)
         except UpstreamError as error:
@@ -127,6 +101,9 @@ class ExactRelay:
         out: list[bytes] = []
         try:
             for frame in frames:
+                if self._goes_on(frame):
+                    out.append(frame if self._rename is None else self._rename.apply(frame))
+                    continue
                 for part, payload in _parted(frame):
                     if not self._done:
                         out.append(self._judge(part, payload))
@@ -150,6 +127,28 @@ class ExactRelay:
         if not frame.startswith(b"data:"):
             frame = _only(frame, (b"data:", b":"))
         return self._rename.apply(frame) if self._rename else frame
+
+    def _goes_on(self, frame: bytes) -> bool:
+        """Whether this is one more piece of a choice that has begun, with nothing to note: as nearly all are."""
+        if (
+            not frame.startswith(b"data: {")
+            or frame.find(b"\n") != len(frame) - 2
+            or not frame.endswith(b"\n\n")
+            or b"\r" in frame
+            or not self.facts.content
+            or self._done
+        ):
+            return False
+        try:
+            piece = _read_piece(memoryview(frame)[6:-2])
+            if not frame.isascii():
+                frame.decode()  # the piece's reader passes over what it does not look for
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if len(piece.choices) != 1 or piece.usage or piece.error:
+            return False
+        choice = piece.choices[0]
+        return choice.index in self._open and choice.finish_reason is None
 
     def _read(self, payload: bytes) -> bool:
         """Note what a payload tells; whether the caller is to have it."""
@@ -265,9 +264,9 @@ class _Renamer:
             return frame
         if place is None:
             return frame
-        self._known = frame[: start + place.end]
+        self._known = frame[: start + place.stop]
         self._renamed = frame[: start + place.start] + self._model
-        return self._renamed + frame[start + place.end :]
+        return self._renamed + frame[start + place.stop :]
 
 
 def _parted(frame: bytes) -> list[tuple[bytes, bytes]]:

@@ -4,10 +4,11 @@ Source: huggingface_hub 2.4.0, huggingface/hub-docs; reference/upstreams.md §6.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from proxy.call import Call, Json

@@ -1,9 +1,9 @@
 """Where a dialect meets the proxy: pure operations, the same for every provider."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
 
 from proxy.call import Call, Json, Sink, Source
 from proxy.config import ProviderTraits, Upstream
@@ -13,8 +13,7 @@ from proxy.openai_format.errors import classify, read_error, read_object, retry_
 from proxy.openai_format.parameters import refuse
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A place a call may go: an upstream, and the name of the model there."""
 
     name: str  # the upstream's
@@ -23,16 +22,14 @@ class Target:
     label: str = "other"  # the model in metrics: a name from the configuration
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """Where a call may go, in the order to try."""
 
     name: str
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What is sent.
 
     Args:
@@ -42,10 +39,13 @@ class UpstreamRequest:
 
     url: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
     dropped: tuple[str, ...] = ()
     method: str = "POST"
     copies: int = 1
+
+    def __repr__(self) -> str:
+        return f"UpstreamRequest({self.method} {self.url!r})"  # keys and prompts are in no trace
 
 
 class StreamParser(Protocol):
@@ -92,9 +92,9 @@ class Provider(Protocol):
         """
         ...
 
-    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:  # noqa: ARG002
-        """The request with the credential where this dialect wants it."""
-        return with_header(request, "authorization", f"Bearer {credential}")
+    def authorize(self, upstream: Upstream, credential: str) -> Mapping[str, str]:  # noqa: ARG002
+        """The header that holds the credential in this dialect."""
+        return {"authorization": f"Bearer {credential}"}
 
     def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:
         """A whole answer as an OpenAI completion; raises UpstreamError when it is none."""
@@ -141,7 +141,7 @@ class Provider(Protocol):
 
 
 class Exchange(Source, Protocol):
-    """One request on the wire, and its answer; the body is read, or pushed at a sink."""
+    """One request on the wire, and its answer; the body is read, or pushed at a sink. Whoever opened it closes it."""
 
     @property
     def status(self) -> int: ...
@@ -150,13 +150,25 @@ class Exchange(Source, Protocol):
     def headers(self) -> Mapping[str, str]: ...
 
     @property
-    def content_type(self) -> str: ...
+    def connect_seconds(self) -> float:
+        """How long it took to connect; 0 on a connection that was there."""
+        ...
 
-    async def read(self, limit: int) -> bytes: ...
+    async def read(self, limit: int) -> bytes:
+        """The whole body; raises UpstreamError when it breaks off or is longer than `limit` bytes."""
+        ...
 
-    async def read_up_to(self, limit: int) -> bytes: ...
+    async def read_up_to(self, limit: int) -> bytes:
+        """The body's beginning, at least `limit` bytes if it has as many; raises UpstreamError when it breaks off."""
+        ...
 
-    def start(self, sink: Sink) -> None: ...
+    def start(self, sink: Sink) -> None:
+        """Push the body at `sink`."""
+        ...
+
+    def close(self, *, drain: bool = False) -> None:
+        """Free the connection, at once or, with `drain`, when the end of a good answer has passed by."""
+        ...
 
 
 class Endpoint(Protocol):
@@ -173,14 +185,17 @@ class Endpoint(Protocol):
         """A text of the upstream's without our key, should it quote it."""
         ...
 
-    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Exchange]:
-        """Entering it sends the request and waits for the answer's head."""
+    def open(self, request: UpstreamRequest, patience: float, clock: str) -> Coroutine[Any, Any, Exchange]:
+        """Send the request and wait for the answer's head.
+
+        Args:
+            patience: seconds until the whole answer is there, or until it is pushed.
+            clock: the clock that then has run out.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
         ...
-
-
-def with_header(request: UpstreamRequest, name: str, value: str) -> UpstreamRequest:
-    """The request with one header more."""
-    return replace(request, headers={**request.headers, name: value})
 
 
 JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
@@ -188,6 +203,8 @@ JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 
 def media_type(headers: Mapping[str, str]) -> str:
     """The answer's type without its parameters."""
+    if headers.get("content-type") == "application/json":  # as nearly always
+        return "application/json"
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 from proxy.call import Call
@@ -20,11 +19,11 @@ from proxy.errors import (
 )
 from proxy.openai_format.chunks import merge
 from proxy.providers.fanout import Branch, MergedRelay
-from proxy.providers.relay import encode_whole, open_parser, open_relay, read_completion, read_whole
+from proxy.providers.relay import Relay, encode_whole, open_parser, open_relay, read_completion, read_whole
 from proxy.providers.seam import Endpoint, Exchange, Route, Target, UpstreamRequest
 from proxy.resilience.clock import total_seconds
 from proxy.resilience.policy import tries_next
-from proxy.resilience.reply import Reply, StreamReply, WholeReply, ran_out, upstream_request_id
+from proxy.resilience.reply import Reply, StreamReply, WholeReply, upstream_request_id
 from proxy.telemetry import CallRecord, Telemetry
 
 MAX_ERROR_BYTES = 1024 * 1024
@@ -49,13 +48,14 @@ class Walk:
         self._endpoints = endpoints
         self._record = record
         self._telemetry = telemetry
-        self._held = AsyncExitStack()
+        self._exchanges: list[Exchange] = []
+        self._stream_reply: StreamReply | None = None
 
     async def __aenter__(self) -> Reply:
         try:
             return await self._walk()
         except BaseException:
-            await self._held.aclose()
+            self._free()
             raise
 
     async def _walk(self) -> Reply:
@@ -64,7 +64,7 @@ class Walk:
             try:
                 return await self._attempt(target)
             except UpstreamError as error:
-                await self._leave(target, error)
+                self._leave(target, error)
                 if not tries_next(error):
                     raise
                 failure = error
@@ -82,11 +82,20 @@ class Walk:
     ) -> None:
         if isinstance(error, UpstreamError):
             _redact(error, self._endpoints[self._record.upstream])
-        await self._held.aclose()
+        self._free(drain=error is None)
 
-    async def _leave(self, target: Target, error: UpstreamError) -> None:
+    def _free(self, *, drain: bool = False) -> None:
+        """Let go of what the attempt held. Nothing is awaited: a cancelled clean-up would clean nothing."""
+        if self._stream_reply is not None:
+            self._stream_reply.close()
+            self._stream_reply = None
+        for exchange in self._exchanges:
+            exchange.close(drain=drain)
+        self._exchanges.clear()
+
+    def _leave(self, target: Target, error: UpstreamError) -> None:
         """Free what the failed attempt held, and count it."""
-        await self._held.aclose()
+        self._free()
         self._telemetry.attempted(target.name, error.reason)
         if target is not self._route.targets[-1] and tries_next(error):
             self._telemetry.failed_over(self._route.name, target.name, error.reason)
@@ -102,7 +111,7 @@ class Walk:
             amended = _amended(endpoint, call, target, error)
             if amended is None:
                 raise
-            await self._held.aclose()
+            self._free()
             reply = await self._send(endpoint, target, amended, first=False)
         record.facts = reply.facts
         record.first_token = time.perf_counter()
@@ -119,8 +128,6 @@ class Walk:
         except RecursionError as error:
             raise InvalidRequest("the request is nested too deeply for this upstream") from error
         request = endpoint.dress(built, call)
-        if call.amended:
-            request = replace(request, dropped=(*request.dropped, *call.amended))
         self._name(target)
         record.attempts += first
         record.dropped = request.dropped
@@ -145,66 +152,73 @@ class Walk:
         record.upstream, record.model, record.model_label = target.name, target.model, target.label
 
     async def _whole(self, endpoint: Endpoint, target: Target, request: UpstreamRequest, call: Call) -> WholeReply:
-        timeouts = target.upstream.timeouts
-        try:
-            async with asyncio.timeout(total_seconds(timeouts, stream=False)):
-                exchanges = await self._open(endpoint, target, request)
-                self._record.phase = "json"
-                bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
-        except TimeoutError as error:
-            raise ran_out("total") from error
-        headers = exchanges[0].headers
-        await self._held.aclose()  # the connection is free before the caller has read a byte
-        provider = endpoint.provider
-        if len(bodies) == 1:
-            whole, facts = read_completion(provider, call, target, headers, bodies[0])
-        else:
-            several = zip(exchanges, bodies, strict=True)
-            whole, facts = encode_whole(
-                merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
-            )
-        return WholeReply(headers, request.dropped, whole, facts)
+        patience, provider = total_seconds(target.upstream.timeouts, stream=False), endpoint.provider
+        if request.copies == 1:
+            exchange = await self._open(endpoint, target, request, patience, "total")
+            self._record.phase = "json"
+            body = await exchange.read(MAX_ANSWER_BYTES)
+            self._free()  # the connection is free before the caller has read a byte
+            whole, facts = read_completion(provider, call, target, exchange.headers, body)
+            return WholeReply(exchange.headers, request.dropped, whole, facts)
+        exchanges = await self._open_all(endpoint, target, request, patience, "total")
+        self._record.phase = "json"
+        bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
+        self._free()
+        several = zip(exchanges, bodies, strict=True)
+        whole, facts = encode_whole(
+            merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
+        )
+        return WholeReply(exchanges[0].headers, request.dropped, whole, facts)
 
     async def _stream(self, endpoint: Endpoint, target: Target, request: UpstreamRequest, call: Call) -> StreamReply:
-        loop, timeouts = asyncio.get_running_loop(), target.upstream.timeouts
-        started = loop.time()
-        bound, clock = min(
+        timeouts, started = target.upstream.timeouts, asyncio.get_running_loop().time()
+        patience, clock = min(
             (timeouts.first_token_seconds, "first_token"), (total_seconds(timeouts, stream=True), "total")
         )
-        try:
-            async with asyncio.timeout(bound):
-                exchanges = await self._open(endpoint, target, request)
-        except TimeoutError as error:
-            raise ran_out(clock) from error
+        exchanges = await self._open_all(endpoint, target, request, patience, clock)
         provider = endpoint.provider
         if len(exchanges) == 1:
             relay = open_relay(provider, call, target, exchanges[0].headers)
-            reply = StreamReply(relay, exchanges, request.dropped, target.upstream, started)
-            self._held.callback(reply.close)
+            reply = self._reply(relay, exchanges, request, target, started)
             exchanges[0].start(reply)
         else:
             merged = MergedRelay([open_parser(provider, call, target, each.headers) for each in exchanges], call)
-            reply = StreamReply(merged, exchanges, request.dropped, target.upstream, started)
-            self._held.callback(reply.close)
+            reply = self._reply(merged, exchanges, request, target, started)
             for index, exchange in enumerate(exchanges):
                 exchange.start(Branch(merged, index, reply.absorb, reply.end, reply.fail))
         await reply.committed
         self._record.phase = "stream"
         return reply
 
-    async def _open(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> list[Exchange]:
+    def _reply(
+        self, relay: Relay, exchanges: list[Exchange], request: UpstreamRequest, target: Target, started: float
+    ) -> StreamReply:
+        gaps, count = self._record.gaps, partial(self._telemetry.streamed, target.name)
+        self._stream_reply = StreamReply(relay, exchanges, request.dropped, target.upstream, started, gaps, count)
+        return self._stream_reply
+
+    async def _open_all(
+        self, endpoint: Endpoint, target: Target, request: UpstreamRequest, patience: float, clock: str
+    ) -> list[Exchange]:
         """Send the request, as often as it says; the answers' heads have come and are good."""
         if request.copies == 1:
-            return [await self._open_one(endpoint, target, request)]
+            return [await self._open(endpoint, target, request, patience, clock)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._open_one(endpoint, target, request)) for _ in range(request.copies)]
+                tasks = [
+                    group.create_task(self._open(endpoint, target, request, patience, clock))
+                    for _ in range(request.copies)
+                ]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
-    async def _open_one(self, endpoint: Endpoint, target: Target, request: UpstreamRequest) -> Exchange:
-        exchange = await self._held.enter_async_context(endpoint.open(request))
+    async def _open(
+        self, endpoint: Endpoint, target: Target, request: UpstreamRequest, patience: float, clock: str
+    ) -> Exchange:
+        exchange = await endpoint.open(request, patience, clock)
+        self._exchanges.append(exchange)
+        self._record.connect_seconds += exchange.connect_seconds
         if self._call.stream:
             self._record.phase = "first_token"
         if exchange.status != 200:

@@ -17,6 +17,8 @@ def total_seconds(timeouts: Timeouts, *, stream: bool) -> float:
 class StreamClock:
     """Bounds the wait for first content, then each gap between bytes, and the whole.
 
+    `last` is when bytes last came, in the loop's time; whoever sees them come sets it.
+
     Args:
         started: when the attempt began, in the loop's time.
         expire: called once with the clock that ran out: `first_token`, `idle` or `total`.
@@ -28,18 +30,14 @@ class StreamClock:
         self._first_token: float | None = started + timeouts.first_token_seconds
         self._total = started + total_seconds(timeouts, stream=True)
         self._expire = expire
-        self._last = started
+        self.last = started
         self._paused = False
         self._timer = self._loop.call_at(self._due()[0], self._look)
-
-    def touch(self) -> None:
-        """Bytes have come."""
-        self._last = self._loop.time()
 
     def content_began(self) -> None:
         """First content has come: from now on gaps count."""
         self._first_token = None
-        self._last = self._loop.time()
+        self.last = self._loop.time()
         self._arm()
 
     def pause(self) -> None:
@@ -48,7 +46,7 @@ class StreamClock:
 
     def resume(self) -> None:
         self._paused = False
-        self.touch()
+        self.last = self._loop.time()
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -57,7 +55,7 @@ class StreamClock:
         """When which clock runs out, if nothing comes."""
         if self._first_token is not None:
             return min((self._first_token, "first_token"), (self._total, "total"))
-        last = self._loop.time() if self._paused else self._last
+        last = self._loop.time() if self._paused else self.last
         return min((last + self._idle, "idle"), (self._total, "total"))
 
     def _look(self) -> None:

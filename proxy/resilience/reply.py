@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
 
 from proxy.call import Facts
 from proxy.config import Upstream
@@ -11,26 +13,28 @@ from proxy.providers.relay import Relay
 from proxy.providers.seam import Exchange
 from proxy.resilience.clock import StreamClock
 
-_CLOCK_TEXTS = {
-    "first_token": "no content from the upstream in time",
-    "idle": "the upstream's stream stands still",
-    "total": "the upstream's answer took too long",
-}
 
-
-def ran_out(clock: str) -> TooSlow:
-    """The failure of a clock."""
-    return TooSlow(_CLOCK_TEXTS[clock], clock=clock)
-
-
-@dataclass(frozen=True, slots=True)
-class WholeReply:
+class WholeReply(msgspec.Struct, frozen=True):
     """A completion, ready to be sent."""
 
     headers: Mapping[str, str]  # the upstream's
     dropped: tuple[str, ...]
-    body: bytes = field(repr=False)
+    body: bytes
     facts: Facts
+
+
+class Out(Protocol):
+    """Where the bytes of a stream go; they are whole events."""
+
+    def push(self, data: bytes) -> None: ...
+
+    def push_last(self, data: bytes) -> None:
+        """The last events, which may be none: the stream is at its good end."""
+        ...
+
+
+MOST_GAPS = 256
+_FLOOD = "the upstream sends much and no content"
 
 
 class StreamReply:
@@ -38,10 +42,22 @@ class StreamReply:
 
     Until `committed`, nothing has been sent and another target may be tried. `finished` ends with the stream;
     it raises what broke it.
+
+    Args:
+        started: when the attempt began, in the loop's time.
+        gaps: takes the seconds between contents.
+        count_gaps: counts them and empties the list, when it has grown long.
     """
 
     def __init__(
-        self, relay: Relay, sources: Sequence[Exchange], dropped: tuple[str, ...], upstream: Upstream, started: float
+        self,
+        relay: Relay,
+        sources: Sequence[Exchange],
+        dropped: tuple[str, ...],
+        upstream: Upstream,
+        started: float,
+        gaps: list[float],
+        count_gaps: Callable[[list[float]], None],
     ) -> None:
         loop = asyncio.get_running_loop()
         self.dropped = dropped
@@ -52,52 +68,75 @@ class StreamReply:
         self._relay = relay
         self._sources = sources
         self._held: list[bytes] = []
+        self._ends = False  # what is held back is all there is
         self._before = 0  # bytes of the upstream before first content
         self._limit = upstream.max_frame_bytes
-        self._out: Callable[[bytes], None] | None = None
+        self._out: Out | None = None
+        self._push: Callable[[bytes], None] | None = None  # what to do with content, once it flows
+        self._gaps, self._count_gaps = gaps, count_gaps
+        self._shown = 0.0  # when content last came, in the loop's time
+        self._loop = loop
         self._clock = StreamClock(upstream.timeouts, started, self._expire)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""
-        if not self.finished.done():
-            self.absorb(len(data), self._relay.feed(data))
+        if self.finished.done():
+            return
+        relay, push = self._relay, self._push
+        out = relay.feed(data)
+        if push is None or relay.failure is not None or relay.facts.finished:
+            self.absorb(len(data), out)
+            return
+        now = self._loop.time()  # the way of nearly every chunk
+        self._clock.last = now
+        if out:
+            gaps = self._gaps
+            gaps.append(now - self._shown)
+            self._shown = now
+            if len(gaps) >= MOST_GAPS:
+                self._count_gaps(gaps)
+            push(out)
 
     def absorb(self, size: int, out: bytes) -> None:
         """Note that `size` bytes of the upstream came, and pass on what they gave."""
         if self.finished.done():
             return
-        self._clock.touch()
-        if not self.facts.content:
+        now, relay = self._loop.time(), self._relay
+        self._clock.last = now
+        if not self.committed.done():
             self._before += size
-        self._pass(out)
-        if self._relay.failure is not None:
-            self.fail(self._relay.failure)
-        elif self.facts.finished:
-            self.end()
-        elif self._before > self._limit and not self.facts.content:
-            self.fail(Broken("the upstream sends much and no content", code="upstream_bad_response"))
+            if self._before > self._limit and not self.facts.content:
+                relay.failure = relay.failure or Broken(_FLOOD, code="upstream_bad_response")
+        elif out:
+            self._gaps.append(now - self._shown)
+        self._shown = now
+        if self.facts.finished and relay.failure is None:
+            out += relay.finish()
+            self._conclude(out)
+        else:
+            self._pass(out)
+            if relay.failure is not None:
+                self.fail(relay.failure)
 
     def end(self) -> None:
         """The body, or the stream in it, is at its end."""
         if self.finished.done():
             return
-        self._pass(self._relay.finish())
-        if self._relay.failure is not None:
-            self.fail(self._relay.failure)
-            return
-        self._finish(None)
+        self._conclude(self._relay.finish())
 
     def fail(self, error: Exception) -> None:
         """The stream is broken."""
         if not self.finished.done():
             self._finish(error)
 
-    def connect(self, out: Callable[[bytes], None]) -> None:
+    def connect(self, out: Out) -> None:
         """Push what was held back, and from now on all that comes, at `out`."""
         held, self._held = b"".join(self._held), []
-        self._out = out
-        if held:
-            out(held)
+        self._out, self._push = out, out.push
+        if self._ends:
+            out.push_last(held)
+        elif held:
+            out.push(held)
 
     def pause(self) -> None:
         """The caller reads too slowly: the upstream is to wait."""
@@ -119,16 +158,25 @@ class StreamReply:
             else:
                 future.cancel()
 
-    def _pass(self, data: bytes) -> None:
+    def _conclude(self, out: bytes) -> None:
+        failure = self._relay.failure
+        self._pass(out, ends=failure is None)
+        if failure is not None:
+            self.fail(failure)
+        else:
+            self._finish(None)
+
+    def _pass(self, data: bytes, *, ends: bool = False) -> None:
         if self.facts.content and not self.committed.done():
             self._clock.content_began()
             self.committed.set_result(None)
-        if not data:
-            return
-        if self._out is not None:
-            self._out(data)
-        else:
+        if self._out is None:
             self._held.append(data)
+            self._ends = ends
+        elif ends:
+            self._out.push_last(data)
+        elif data:
+            self._out.push(data)
 
     def _finish(self, error: Exception | None) -> None:
         self._clock.stop()
@@ -141,7 +189,7 @@ class StreamReply:
                 future.set_exception(error)
 
     def _expire(self, clock: str) -> None:
-        self.fail(ran_out(clock))
+        self.fail(TooSlow(clock=clock))
 
 
 Reply = WholeReply | StreamReply

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 
 from proxy.call import Json
 from proxy.errors import UpstreamError
@@ -55,9 +56,9 @@ class ModelLists:
             return
         request = endpoint.probe(asked)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), endpoint.open(request) as exchange:
+            with closing(await endpoint.open(request, PATIENCE_SECONDS, "total")) as exchange:
                 body = await exchange.read(MAX_BYTES)
                 if exchange.status == 200:
                     self._heard[endpoint.name] = list(endpoint.provider.parse_models(body))
-        except (UpstreamError, TimeoutError, ValueError, TypeError) as error:
+        except (UpstreamError, ValueError, TypeError) as error:
             logger.info("no list of models from %s: %s", endpoint.name, type(error).__name__)

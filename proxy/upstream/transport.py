@@ -1,244 +1,237 @@
-"""HTTP towards one upstream, behind an interface that pushes.
+"""HTTP towards one upstream: its pool of connections, and requests in bytes.
 
-An `Exchange` is one request and its answer. Its body is either read whole, or pushed at a sink: bytes are handed on
-as they arrive, and the sink may ask for a pause.
-
-Source: RFC 9112; reference/libraries.md §4 (aiohttp's client and its traps).
+Source: RFC 9112; RFC 9110 §7.2 (host), §9.2.2 (what may be sent again).
 """
 
 import asyncio
-import ssl
 from collections.abc import Mapping
-from types import SimpleNamespace, TracebackType
-from typing import Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+from urllib.parse import quote, urlencode, urlsplit
 
-import aiohttp
 from yarl import URL
 
-from proxy.call import Sink
 from proxy.config import Upstream
-from proxy.errors import Broken, CutShort, ProxyFault, TooSlow, Unreachable, UpstreamError
+from proxy.errors import Broken, Overloaded, ProxyFault, TooSlow
 from proxy.providers.seam import UpstreamRequest
+from proxy.upstream.connection import Connection
+from proxy.upstream.dial import Dialer
+from proxy.upstream.exchange import Exchange, Stale
 
+_AS_THEY_ARE = "%/:?=&;,@!$'()*+~"
 IDLE_CONNECTION_SECONDS = 4.0  # vLLM and others on uvicorn close at 5
-READ_BUFFER_BYTES = 64 * 1024
-FAIR_BYTES = 16 * 1024
-_AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent")
+
+
+class PreparedHeaders(dict[str, str]):
+    """Headers that are sent again and again, with the lines they make."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.lines = header_lines(headers)
+
+
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as they are written."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
+def _check_encoding(exchange: Exchange) -> None:
+    if exchange.headers.get("content-encoding", "identity").lower() != "identity":
+        exchange.close()
+        raise Broken("the upstream compresses its answer, which it was not asked to", code="upstream_bad_response")
 
 
 class Transport:
-    """The connections to one upstream."""
+    """The connections to one upstream; the newest idle one is used first, so that the others can go."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            ssl=_tls(upstream),
-            keepalive_timeout=IDLE_CONNECTION_SECONDS,
-            ttl_dns_cache=10,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=_AUTOMATIC,
-            timeout=aiohttp.ClientTimeout(total=None, connect=upstream.timeouts.connect_seconds),
-            read_bufsize=READ_BUFFER_BYTES,
-            auto_decompress=False,  # none is asked for, and a small answer could grow without bound
-            trust_env=False,  # it would read .netrc too, and send what stands there
-            trace_configs=[_noting_reuse()],
-        )
-        self._proxy = upstream.proxy or _proxy_of_environment(str(upstream.base_url))
+        self._loop = asyncio.get_running_loop()
+        self._dialer = Dialer(upstream)
+        self._connect_seconds = upstream.timeouts.connect_seconds
+        self._query = upstream.query
+        self._query_text = urlencode(upstream.query)
+        self._limit = upstream.max_connections
+        self._slots = asyncio.Semaphore(self._limit) if self._limit is not None else None  # one per active connection
+        self._active: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # the newest last
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed: asyncio.Event | None = None  # set when the last connection has gone, once we are closing
+        dialer, base = self._dialer, str(upstream.base_url)
+        self._prefix = base[: len(base) - len(urlsplit(base).path)]  # of every request's address
+        self._origin = dialer.origin if dialer.forwards else ""
+        self._lines = f" HTTP/1.1\r\nhost: {dialer.host}\r\n{dialer.headers}"
+        self._other_lines = self._lines.count("\n") + 1
 
-    def open(self, request: UpstreamRequest) -> "Exchange":
-        """An exchange; entering it sends the request and waits for the answer's head."""
-        return Exchange(self._session, request, self._upstream, self._proxy)
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
+
+    @property
+    def active(self) -> int:
+        """Connections in use."""
+        return len(self._active)
+
+    @property
+    def limit(self) -> int | None:
+        """How many there may be."""
+        return self._limit
+
+    async def open(self, request: UpstreamRequest, patience: float, clock: str) -> Exchange:
+        """Send a request, and wait for the head of its answer; whoever gets the exchange closes it.
+
+        A kept-alive connection may be closed by the upstream just as it is used again. Then not a byte of an answer
+        has come, and the request goes out once more, on a new connection.
+
+        Args:
+            patience: seconds until the answer is at its end, or until its body is pushed.
+            clock: what the failure is called when they are over.
+
+        Raises:
+            Unreachable, Overloaded (every connection is in use), Broken, TooSlow.
+        """
+        head = self._head(request)
+        until = self._loop.time() + patience
+        connection = self._take() if self._slots is None else None
+        if connection is None:
+            return await self._open_anew(head, request.body, until, clock, fresh=False)
+        exchange = self._send(connection, head, request.body, until, clock, reused=True)
+        try:
+            await exchange.headed
+        except Stale:
+            return await self._open_anew(head, request.body, until, clock, fresh=True)
+        except BaseException:
+            exchange.close()
+            raise
+        _check_encoding(exchange)
+        return exchange
+
+    async def _open_anew(self, head: bytes, body: bytes, until: float, clock: str, *, fresh: bool) -> Exchange:
+        """The same where it takes a wait for a connection, or for a place to have one."""
+        began = self._loop.time()
+        connection, reused = await self._get(until - began, clock, fresh=fresh)
+        connected = self._loop.time()
+        exchange = self._send(connection, head, body, until, clock, reused=reused)
+        exchange.connect_seconds = connected - began
+        try:
+            await exchange.headed
+        except Stale:
+            return await self._open_anew(head, body, until, clock, fresh=True)
+        except BaseException:
+            exchange.close()
+            raise
+        _check_encoding(exchange)
+        return exchange
+
+    def _send(
+        self, connection: Connection, head: bytes, body: bytes, until: float, clock: str, *, reused: bool
+    ) -> Exchange:
+        exchange = Exchange(connection, self._loop, reused=reused)
+        self._active.add(connection)
+        connection.ask(head, body, exchange)
+        exchange.bound(until, clock)
+        return exchange
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._closed = asyncio.Event()
+        for connection in (*self._active, *self._idle):
+            connection.abort()
+        if self._active or self._idle:
+            await self._closed.wait()
 
+    # The connections' side.
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    """Tells an exchange that its request goes out on a kept-alive connection."""
+    def freed(self, connection: Connection) -> None:
+        """A connection can carry another exchange."""
+        self._active.discard(connection)
+        if self._slots is not None:
+            self._slots.release()
+        connection.idle_since = self._loop.time()
+        self._idle[connection] = None
+        if self._sweeper is None:
+            self._sweep()
 
-    async def note(_: object, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.reused = True
+    def gone(self, connection: Connection) -> None:
+        """A connection is closed."""
+        if connection in self._active:
+            self._active.discard(connection)
+            if self._slots is not None:
+                self._slots.release()
+        self._idle.pop(connection, None)
+        if self._closed is not None and not self._active and not self._idle:
+            self._closed.set()
 
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(note)
-    return config
+    async def _get(self, patience: float, clock: str, *, fresh: bool) -> tuple[Connection, bool]:
+        """A connection, and whether it has been used before."""
+        seconds, name = min((self._connect_seconds, "connect"), (patience, clock))
+        waits = held = self._slots is not None
+        try:
+            async with asyncio.timeout(seconds):
+                if self._slots is not None:
+                    held = False
+                    await self._slots.acquire()
+                    waits, held = False, True
+                connection = self._take() if held and not fresh else None
+                if connection is not None:
+                    return connection, True
+                return await self._dialer.dial(self._new), False
+        except BaseException as error:
+            if self._slots is not None and held:
+                self._slots.release()
+            if not isinstance(error, TimeoutError):
+                raise
+            if waits:
+                raise Overloaded("every connection to the upstream is in use (its max_connections)") from error
+            raise TooSlow(clock=name) from error
 
+    def _new(self) -> Connection:
+        return Connection(self, self._loop)
 
-def _proxy_of_environment(base_url: str) -> str | None:
-    """HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the host."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    return None if proxy_bypass_environment(host) else getproxies_environment().get(parts.scheme)
+    def _take(self) -> Connection | None:
+        """The newest idle connection that is good."""
+        if not self._idle:
+            return None
+        stale_before = self._loop.time() - IDLE_CONNECTION_SECONDS
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.usable and connection.idle_since > stale_before:
+                return connection
+            connection.abort()
+        return None
 
-
-def _tls(upstream: Upstream) -> ssl.SSLContext | bool:
-    tls = upstream.tls
-    if not (tls.ca_file or tls.cert_file):
-        return True
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
-
-
-class Exchange:
-    """One request and its answer; leaving it frees the connection, at once when the body is not at its end."""
-
-    def __init__(
-        self, session: aiohttp.ClientSession, request: UpstreamRequest, upstream: Upstream, proxy: str | None
-    ) -> None:
-        self._session = session
-        self._request = request
-        self._query = upstream.query
-        self._proxy = proxy
-        self.reused = False  # whether the request went out on a kept-alive connection
-        self._response: aiohttp.ClientResponse | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._may_flow = asyncio.Event()
-        self._may_flow.set()
-
-    async def __aenter__(self) -> Self:
-        """Raises: Unreachable, TooSlow (connect), Broken."""
-        self._response = await self._send()
-        if self._response.headers.get("content-encoding", "identity").lower() != "identity":
-            self._response.close()
-            raise Broken("the upstream compresses its answer, which it was not asked to", code="upstream_bad_response")
-        return self
-
-    async def _send(self) -> aiohttp.ClientResponse:
-        """Send the request and wait for the answer's head.
-
-        A kept-alive connection may be closed by the upstream just as it is used again. Then not a byte of an answer
-        has come, and the request goes out once more.
-        """
-        request = self._request
-        url = URL(request.url, encoded=True)
-        for may_repeat in (True, True, False):
-            self.reused = False
-            try:
-                return await self._session.request(
-                    request.method,
-                    url.update_query(self._query) if self._query else url,
-                    data=request.body or None,
-                    headers=request.headers,
-                    allow_redirects=False,
-                    proxy=self._proxy,
-                    trace_request_ctx=self,
-                )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                if not (may_repeat and self.reused):
-                    raise _translate(error) from error
-            except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-                raise _translate(error) from error
-        raise ProxyFault("a request is sent or fails")
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Nothing is awaited here: a caller may hang up at any moment, and a cancelled clean-up cleans nothing.
-        if self._pump is not None:
-            self._pump.cancel()
-        if self._response is not None:
-            self._response.release() if self._response.content.is_eof() else self._response.close()
-
-    @property
-    def _answer(self) -> aiohttp.ClientResponse:
-        if self._response is None:
-            raise ProxyFault("the exchange is not open")
-        return self._response
-
-    @property
-    def status(self) -> int:
-        return self._answer.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._answer.headers
-
-    @property
-    def content_type(self) -> str:
-        """As sent; empty when absent."""
-        return self._answer.headers.get("content-type", "")
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body.
+    def _head(self, request: UpstreamRequest) -> bytes:
+        """The request's first line and headers.
 
         Raises:
-            CutShort: it broke off.
-            Broken: it is longer than `limit` bytes.
+            ProxyFault: one of them would not be the line it should be; everything is checked where it comes from.
         """
-        body = await self.read_up_to(limit)
-        if not self._answer.content.at_eof():
-            raise Broken(f"the upstream's answer is larger than {limit} bytes", code="upstream_bad_response")
-        return body
+        url = request.url
+        if self._query:
+            url = str(URL(url, encoded=True).update_query(self._query)) if "?" in url else f"{url}?{self._query_text}"
+        if not url.startswith(self._prefix):
+            raise ProxyFault("a request leads away from its upstream")
+        target = self._origin + url[len(self._prefix) :]
+        if not target.isascii():
+            target = quote(target, safe=_AS_THEY_ARE)
+        headers = request.headers
+        lines = headers.lines if isinstance(headers, PreparedHeaders) else header_lines(headers)
+        length = f"content-length: {len(request.body)}\r\n" if request.body or request.method == "POST" else ""
+        text = f"{request.method} {target}{self._lines}{lines}{length}\r\n"
+        expected = len(headers) + self._other_lines + bool(length)
+        if text.count("\n") != expected or text.count("\r") != expected or " " in target:
+            raise ProxyFault("a request has a header or an address that is none")
+        return text.encode()
 
-    async def read_up_to(self, limit: int) -> bytes:
-        """The body's beginning: at least `limit` bytes if it has as many.
-
-        Raises:
-            CutShort: it broke off.
-        """
-        parts, size = [], 0
-        try:
-            async for data in self._answer.content.iter_any():
-                parts.append(data)
-                size += len(data)
-                if size > limit:
-                    break
-        except (aiohttp.ClientError, OSError) as error:
-            raise CutShort("the upstream's answer broke off") from error
-        return b"".join(parts)
-
-    def start(self, sink: Sink) -> None:
-        """Push the body at `sink`, to its end or failure."""
-        self._pump = asyncio.get_running_loop().create_task(self._push(sink))
-
-    def pause(self) -> None:
-        """Push nothing until `resume`; what the upstream sends then waits in the network."""
-        self._may_flow.clear()
-
-    def resume(self) -> None:
-        self._may_flow.set()
-
-    async def _push(self, sink: Sink) -> None:
-        try:
-            async for data in self._answer.content.iter_any():
-                sink.feed(data)
-                if len(data) >= FAIR_BYTES:  # more may be waiting: the other calls come first
-                    await asyncio.sleep(0)
-                if not self._may_flow.is_set():
-                    await self._may_flow.wait()
-        except (aiohttp.ClientError, OSError) as error:
-            failure = CutShort("the upstream's answer broke off")
-            failure.__cause__ = error
-            sink.fail(failure)
-        except Exception as error:  # noqa: BLE001  # our own bug must end the stream, not leave it standing
-            fault = ProxyFault("the sidecar failed on this stream")
-            fault.__cause__ = error
-            sink.fail(fault)
-        else:
-            sink.end()
-
-
-def _translate(error: Exception) -> UpstreamError:
-    """aiohttp's failures before an answer, in our words; no address or text of the upstream is quoted."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
-        return TooSlow("no connection to the upstream in time", clock="connect")
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Unreachable("the upstream's TLS certificate is not trusted")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Unreachable("the upstream's name cannot be resolved")
-    if isinstance(error, aiohttp.ClientSSLError):
-        return Unreachable("no TLS connection to the upstream")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable("no connection to the upstream")
-    if isinstance(error, aiohttp.ClientResponseError | ValueError):
-        return Broken("the upstream's answer is not HTTP", code="upstream_bad_response")
-    return Unreachable("the connection to the upstream broke before an answer", code="upstream_disconnected")
+    def _sweep(self) -> None:
+        """Close what has been idle for too long; come back while anything is idle."""
+        self._sweeper = None
+        loop = self._loop
+        stale_before = loop.time() - IDLE_CONNECTION_SECONDS
+        for connection in list(self._idle):  # the oldest first
+            if connection.idle_since > stale_before:
+                due = connection.idle_since + IDLE_CONNECTION_SECONDS
+                self._sweeper = loop.call_at(max(due, loop.time() + 0.01), self._sweep)
+                break
+            del self._idle[connection]
+            connection.abort()

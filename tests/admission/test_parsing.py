@@ -78,7 +78,7 @@ def test_the_body_is_kept(
     text = json.dumps(whole, ensure_ascii=ascii_only, indent=indent, separators=separators).encode()
     call = read(text)
     assert call.body is text
-    assert {name: json.loads(text[place.start : place.end]) for name, place in call.members.items()} == whole
+    assert {name: json.loads(text[place.start : place.stop]) for name, place in call.members.items()} == whole
 
 
 @pytest.mark.parametrize(

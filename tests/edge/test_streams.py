@@ -96,10 +96,10 @@ async def test_a_failure_before_content_is_an_ordinary_error(
 
 
 CLOCKS = [
-    ({"first_token_seconds": 0.1}, Behaviour(stall="before_headers"), "first_token"),
-    ({"first_token_seconds": 0.1}, Behaviour(stall="before_first_token"), "first_token"),
-    ({"total_seconds": 0.1}, Behaviour(stall="before_headers"), "total"),
-    ({"total_seconds": 0.1}, Behaviour(stall="before_first_token"), "total"),
+    ({"first_token_seconds": 0.25}, Behaviour(stall="before_headers"), "first_token"),
+    ({"first_token_seconds": 0.25}, Behaviour(stall="before_first_token"), "first_token"),
+    ({"total_seconds": 0.25}, Behaviour(stall="before_headers"), "total"),
+    ({"total_seconds": 0.25}, Behaviour(stall="before_first_token"), "total"),
 ]
 
 
@@ -120,7 +120,7 @@ async def test_clocks_before_content(
 
 
 @each_dialect
-@pytest.mark.parametrize(("clock", "timeouts"), [("idle", {"idle_seconds": 0.1}), ("total", {"total_seconds": 0.5})])
+@pytest.mark.parametrize(("clock", "timeouts"), [("idle", {"idle_seconds": 0.25}), ("total", {"total_seconds": 0.5})])
 async def test_clocks_after_content(
     start: Start, simulator: Simulator, dialect: str, clock: str, timeouts: Any
 ) -> None:
@@ -140,7 +140,7 @@ async def test_clocks_after_content(
 
 async def test_the_whole_of_a_json_call_is_bounded(start: Start, simulator: Simulator) -> None:
     """A JSON call has a total clock."""
-    sidecar = await start(upstreams={"openai": {"timeouts": {"total_seconds": 0.1}}})
+    sidecar = await start(upstreams={"openai": {"timeouts": {"total_seconds": 0.25}}})
     simulator.always("openai", Behaviour(stall="before_headers"))
     assert (await sidecar.chat()).status == 504
 

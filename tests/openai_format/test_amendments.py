@@ -64,7 +64,7 @@ def test_only_the_body_is_another() -> None:
     """Who calls, for what, and under which id stays; and the call that was given is not changed."""
     call = call_of()
     amended = changed(call, remove=["temperature"], names=["temperature"])
-    same = set(Call.__slots__) - {"body", "members", "amended"}
+    same = set(Call.__struct_fields__) - {"body", "members", "amended"}
     assert all(getattr(amended, name) == getattr(call, name) for name in same)
     assert call == call_of()
 

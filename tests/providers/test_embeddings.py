@@ -3,12 +3,12 @@
 import json
 import struct
 from base64 import b64decode, b64encode
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.admission.parsing import parse
 from proxy.call import Call, Caller, Facts, Json

@@ -17,8 +17,9 @@ from proxy.config.source import Document
 from proxy.errors import Broken, CutShort, InvalidRequest, Limited, UpstreamError
 from proxy.framing import SseFrames
 from proxy.providers import providers, traits
-from proxy.providers.exact import ExactRelay, relay_completion, splice_request
+from proxy.providers.exact import ExactRelay, relay_completion
 from proxy.providers.seam import Target
+from proxy.providers.splice import splice_request
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -95,8 +96,8 @@ def test_a_renamed_model_changes_only_its_value(body: str, model: str) -> None:
         assert out == raw
         return
     assert out.startswith(raw[: place.start])
-    assert out.endswith(raw[place.end :])
-    assert json.loads(out[place.start : len(out) - (len(raw) - place.end)]) == model
+    assert out.endswith(raw[place.stop :])
+    assert json.loads(out[place.start : len(out) - (len(raw) - place.stop)]) == model
     assert json.loads(out) == json.loads(raw) | {"model": model}
 
 
@@ -118,8 +119,8 @@ def test_usage_is_asked_for_and_nothing_else_changes(options: str | None, data: 
     raw = data.draw(objects(fixed, ours)).encode()
     out = sent(raw, "gpt-4o")
     members = call_of(raw).members
-    end = max(member.end for member in members.values())
-    start, end = (end, end) if options is None else (members["stream_options"].start, members["stream_options"].end)
+    end = max(member.stop for member in members.values())
+    start, end = (end, end) if options is None else (members["stream_options"].start, members["stream_options"].stop)
     assert out.startswith(raw[:start])
     assert out.endswith(raw[end:])
     asked = json.loads(options or "{}") or {}

@@ -225,7 +225,7 @@ def test_what_a_streaming_caller_gets(case: Case) -> None:
 
 
 def asking_for_usage(call: Call) -> Call:
-    return Call(**{name: getattr(call, name) for name in Call.__slots__} | {"wants_usage": True})
+    return Call(**{name: getattr(call, name) for name in Call.__struct_fields__} | {"wants_usage": True})
 
 
 def assert_chunks(case: Case, out: bytes) -> None:

@@ -27,7 +27,6 @@ from proxy.providers.seam import (
     UpstreamRequest,
     copies_of,
     refuse_operation,
-    with_header,
 )
 
 MOST_TOKENS_AT_ONCE = 21_333  # a longer answer is streamed, since connections do not last: its SDKs refuse it too
@@ -64,11 +63,11 @@ class Anthropic(Provider):
             copies=copies_of(request.n, target.upstream),
         )
 
-    def authorize(self, request: UpstreamRequest, upstream: Upstream, credential: str) -> UpstreamRequest:
+    def authorize(self, upstream: Upstream, credential: str) -> Mapping[str, str]:
         settings: Settings = upstream.settings
         if settings.key_header == "authorization":
-            return with_header(request, "authorization", f"Bearer {credential}")
-        return with_header(request, "x-api-key", credential)
+            return Provider.authorize(self, upstream, credential)
+        return {"x-api-key": credential}
 
     def parse_completion(self, call: Call, target: Target, headers: Mapping[str, str], body: bytes) -> Json:  # noqa: ARG002
         return cut_completion(completion(call, body), _own_stops(call))

@@ -15,7 +15,6 @@ from proxy.openai_format.chunks import collect
 from proxy.openai_format.encoding import decode_object, encode
 from proxy.openai_format.errors import classify, misconfigured, read_error, read_object, retry_after
 from proxy.providers.embeddings import embedding_list
-from proxy.providers.exact import splice_request
 from proxy.providers.ollama.embed import build_embed
 from proxy.providers.ollama.request import build_body
 from proxy.providers.ollama.settings import COLUMN, Settings
@@ -29,6 +28,7 @@ from proxy.providers.seam import (
     copies_of,
     refuse_operation,
 )
+from proxy.providers.splice import splice_request
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from proxy.call import Call, Json
 from proxy.config import ProviderTraits, Section, Upstream
 from proxy.errors import RequestRefused, UpstreamError
 from proxy.openai_format.amendments import changed, value_of
-from proxy.providers.exact import splice_request
 from proxy.providers.openai.imitator import PATHS
 from proxy.providers.openai.reply import complete
 from proxy.providers.openai.request import COLUMN, normalise_request
 from proxy.providers.openai.stream import NormalisedStream
 from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest
+from proxy.providers.splice import splice_request
 
 Fields = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
 

@@ -11,11 +11,11 @@ from proxy.openai_format.amendments import value_of
 from proxy.openai_format.encoding import encode
 from proxy.openai_format.parameters import EMULATE, refuse
 from proxy.openai_format.request import ChatRequest
-from proxy.providers.exact import splice_request
 from proxy.providers.openai.imitation import Imitation, write_request
 from proxy.providers.openai.reply import Repairs, complete
 from proxy.providers.openai.stream import NormalisedStream
 from proxy.providers.seam import JSON_HEADERS, Provider, StreamParser, Target, UpstreamRequest, copies_of
+from proxy.providers.splice import splice_request
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 

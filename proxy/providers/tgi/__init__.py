@@ -18,7 +18,6 @@ from proxy.openai_format.errors import retry_after
 from proxy.openai_format.parameters import refuse
 from proxy.openai_format.request import read_chat
 from proxy.openai_format.stops import CutStream, cut_completion, stops_of
-from proxy.providers.exact import splice_request
 from proxy.providers.openai.imitation import Imitation, write_request
 from proxy.providers.openai.imitator import Imitator, with_v1
 from proxy.providers.seam import (
@@ -30,6 +29,7 @@ from proxy.providers.seam import (
     copies_of,
     refuse_operation,
 )
+from proxy.providers.splice import splice_request
 from proxy.providers.template.prompt import Prompt, PromptText, lost_calls
 from proxy.providers.tgi import generate
 from proxy.providers.tgi.chat import COLUMN, IMITATION, ChatStream, lost_texts

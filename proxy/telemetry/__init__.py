@@ -1,0 +1,11 @@
+"""What is told of calls: metrics, and one access line each.
+
+Source: DESIGN.md §9.
+"""
+
+from proxy.telemetry.access_log import LineWriter
+from proxy.telemetry.lag import LagWatch
+from proxy.telemetry.metrics import Telemetry
+from proxy.telemetry.record import CallRecord
+
+__all__ = ["CallRecord", "LagWatch", "LineWriter", "Telemetry"]

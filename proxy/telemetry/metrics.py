@@ -1,0 +1,213 @@
+"""Every metric, named once; one record per call, settled once.
+
+Label values come from the configuration only; what callers invent becomes `other`.
+
+Source: DESIGN.md §9.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
+
+from proxy.telemetry.access_log import access_line
+from proxy.telemetry.record import CallRecord
+from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+OVERHEAD_BUCKETS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3)
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+PHASES = ("admission", "upstream", "answer", "body", "connect")
+
+
+class Pool(Protocol):
+    """The connections to one upstream."""
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def idle(self) -> int: ...
+
+    @property
+    def limit(self) -> int | None: ...
+
+
+class Telemetry:
+    """The metrics of one process, and its access log.
+
+    Args:
+        write_line: takes each access line, as bytes with their line end.
+    """
+
+    def __init__(self, write_line: Callable[[bytes], object]) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._write_line = write_line
+        by_mode = ("upstream", "mode")
+        self._calls = Counter(
+            registry, "octet_calls", "Calls, by how they ended.", ("route", "upstream", "model", "outcome")
+        )
+        self._duration = Histogram(
+            registry, "octet_call_duration_seconds", "From a call's first byte to its answer's last.", by_mode,
+            DURATION_BUCKETS,
+        )  # fmt: skip
+        self._first_token = Histogram(
+            registry, "octet_first_token_seconds", "From a streamed call's first byte to its first content.", by_mode,
+            FIRST_TOKEN_BUCKETS,
+        )  # fmt: skip
+        self._gaps = Histogram(
+            registry, "octet_inter_token_seconds", "Between the contents of a stream, as they came.", by_mode,
+            GAP_BUCKETS,
+        )  # fmt: skip
+        self._overhead = Histogram(
+            registry, "octet_overhead_seconds",
+            "The sidecar's own share of the time to the answer or first content.", by_mode, OVERHEAD_BUCKETS,
+        )  # fmt: skip
+        self._phases = Counter(
+            registry, "octet_phase_seconds", "Time of calls in each phase, until their answer or first content.",
+            ("phase",),
+        )  # fmt: skip
+        self._spent = [self._phases.bind((phase,)) for phase in PHASES]
+        self._of_calls: dict[tuple[str, str, str, str, bool], _OfCalls] = {}
+        self._attempts = Counter(registry, "octet_attempts", "Tries at an upstream.", ("upstream", "outcome"))
+        self._failovers = Counter(
+            registry, "octet_failovers", "Calls that went on to the next target.", ("route", "upstream", "reason")
+        )
+        self._tokens = Counter(
+            registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
+        )
+        self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
+        self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
+        self.loop_lag = Histogram(
+            registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
+        )
+        self.open_streams = Gauge("octet_open_streams", "Streams being answered now.", registry=registry)
+        self.connections = Gauge("octet_caller_connections", "Connections of callers.", registry=registry)
+        self._pools = Gauge(
+            "octet_connections", "Connections to an upstream, in use and waiting for the next request.",
+            ("upstream", "state"), registry=registry,
+        )  # fmt: skip
+        self._pool_limits = Gauge(
+            "octet_connections_limit", "How many connections to an upstream there may be; absent: no limit.",
+            ("upstream",), registry=registry,
+        )  # fmt: skip
+        self.generation = Gauge(
+            "octet_config_generation", "Counts the configurations that have been in force.", registry=registry
+        )
+
+    def bind(self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]]) -> None:
+        """Make the series of every good call now: they begin at 0.
+
+        Args:
+            targets: route, upstream and model of each.
+        """
+        self.loop_lag.bind(())
+        for upstream in upstreams:
+            self._attempts.bind((upstream, "ok"))
+            self._first_token.bind((upstream, "stream"))
+            self._gaps.bind((upstream, "stream"))
+            for mode in ("json", "stream"):
+                self._duration.bind((upstream, mode))
+                self._overhead.bind((upstream, mode))
+        for route, upstream, model in targets:
+            self._calls.bind((route, upstream, model, "ok"))
+            for direction in ("prompt", "completion"):
+                self._tokens.bind((upstream, model, direction, "provider"))
+
+    def watch_pool(self, upstream: str, pool: Pool) -> None:
+        """Show an upstream's connections, as they are when somebody scrapes."""
+        self._pools.labels(upstream, "active").set_function(lambda: pool.active)
+        self._pools.labels(upstream, "idle").set_function(lambda: pool.idle)
+        if pool.limit is not None:
+            self._pool_limits.labels(upstream).set(pool.limit)
+
+    def attempted(self, upstream: str, outcome: str) -> None:
+        """Count one try; `outcome` is `ok`, `hangup` or a failure's class."""
+        self._attempts.add((upstream, outcome))
+
+    def failed_over(self, route: str, upstream: str, reason: str) -> None:
+        """Count a call that leaves an upstream for the next."""
+        self._failovers.add((route, upstream, reason))
+
+    def refused(self, reason: str) -> None:
+        """Count a request that never became a call."""
+        self._refusals.add((reason,))
+
+    def streamed(self, upstream: str, gaps: list[float]) -> None:
+        """Count the times between a stream's contents, and empty the list."""
+        observe = self._gaps.bind((upstream, "stream")).observe
+        for gap in gaps:
+            observe(gap)
+        gaps.clear()
+
+    def settle(self, record: CallRecord) -> None:
+        """Count the call and write its line. Called once per call, whatever happened to it."""
+        now, first = time.perf_counter(), record.first_token
+        duration = now - record.started
+        key = (record.route, record.upstream, record.model_label, record.outcome, record.stream)
+        series = self._of_calls.get(key) or self._bind_calls(key)
+        series.calls[0] += 1
+        series.duration.observe(duration)
+        if record.outcome == "hangup":
+            self._hangups.add((record.phase,))
+        if first is not None:
+            self._settle_times(record, series, first, now)
+        usage = record.facts.usage
+        prompt = completion = None
+        if usage:
+            prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+            series.prompt[0] += prompt or 0
+            series.completion[0] += completion or 0
+        self._write_line(access_line(record, duration, prompt, completion))
+
+    def _settle_times(self, record: CallRecord, series: "_OfCalls", first: float, now: float) -> None:
+        """Where the time of a call that had content has gone."""
+        series.overhead.observe(record.own_seconds(first))
+        admission, waiting, answer, body, connect = self._spent
+        admission[0] += record.routed - record.started - record.body_seconds
+        waiting[0] += record.upstream_seconds - record.connect_seconds
+        body[0] += record.body_seconds
+        connect[0] += record.connect_seconds
+        if record.stream:
+            series.first_token.observe(first - record.started)
+            if record.gaps:
+                self.streamed(record.upstream, record.gaps)
+        else:
+            answer[0] += now - first
+
+    def _bind_calls(self, key: tuple[str, str, str, str, bool]) -> "_OfCalls":
+        route, upstream, model, outcome, stream = key
+        by_mode = (upstream or "none", "stream" if stream else "json")
+        made = self._of_calls[key] = _OfCalls(
+            self._calls.bind((route or "none", upstream or "none", model, outcome)),
+            self._duration.bind(by_mode),
+            self._overhead.bind(by_mode) if upstream else Series(OVERHEAD_BUCKETS),
+            self._first_token.bind(by_mode) if upstream and stream else Series(FIRST_TOKEN_BUCKETS),
+            *(
+                self._tokens.bind((upstream, model, direction, "provider")) if upstream else [0.0]
+                for direction in ("prompt", "completion")
+            ),
+        )
+        return made
+
+
+class _OfCalls(NamedTuple):
+    """The series of calls that are alike, looked up once for all of them."""
+
+    calls: Cell
+    duration: Series
+    overhead: Series
+    first_token: Series
+    prompt: Cell
+    completion: Cell
+
+
+def _count(value: object) -> int | None:
+    """A count as an upstream sent it, if it is one that can be believed."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None

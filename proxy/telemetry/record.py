@@ -1,0 +1,45 @@
+"""What is to be told of one call."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from proxy.call import Facts
+from proxy.errors import ProxyError
+
+
+class CallRecord(msgspec.Struct):
+    """What is to be told of one call when it is over. Times are seconds of `time.perf_counter`.
+
+    `phase` says where the call is: `admission`, `connect`, `first_token`, `stream` or `json`.
+    """
+
+    request_id: str
+    started: float
+    caller: str = ""
+    route: str = ""
+    upstream: str = ""
+    model_asked: str = ""
+    model: str = ""
+    model_label: str = "other"
+    stream: bool = False
+    status: int = 0
+    outcome: str = ""
+    reason: str = ""
+    phase: str = "admission"
+    attempts: int = 0
+    dropped: tuple[str, ...] = ()
+    upstream_request_id: str = ""
+    rate_limits: Mapping[str, str] = {}  # what the upstream says, in OpenAI's names
+    routed: float = 0.0  # when it was clear where the call goes
+    body_seconds: float = 0.0  # spent waiting for the caller's body
+    connect_seconds: float = 0.0  # spent waiting for connections to upstreams
+    upstream_seconds: float = 0.0  # spent waiting for upstreams, connections included, until the first content
+    first_token: float | None = None  # when the first content was there
+    gaps: list[float] = []  # between the contents of a stream, in seconds; those that have not been counted yet
+    facts: Facts = msgspec.field(default_factory=Facts)
+    cut_off_by: ProxyError | None = None  # why we, not the caller, end the call
+
+    def own_seconds(self, until: float) -> float:
+        """What of the time until then was spent here, and not waiting for somebody."""
+        return max(until - self.started - self.upstream_seconds - self.body_seconds, 0.0)

@@ -1,0 +1,1 @@
+"""What the sidecar costs, measured beside references and peers: `make bench`."""
