@@ -106,7 +106,7 @@ def _explain(body: bytes, members: Mapping[str, slice], operation: Operation) ->
         wrong_type("n", "an integer", n)
 
 
-def _members(body: bytes) -> dict[str, slice]:
+def _members(body: bytes) -> Mapping[str, slice]:
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object")
     if not body.isascii():

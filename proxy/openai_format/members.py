@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
+PLAIN_BYTES = 16 * 1024
+PEEKED_BYTES = 300
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NEXT = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL).match
 _END = re.compile(rb"[ \t\r\n]*\{?[ \t\r\n]*\}[ \t\r\n]*").fullmatch
@@ -18,11 +21,11 @@ class DuplicateKey(ValueError):
         self.key = key
 
 
-def find_members(text: bytes) -> dict[str, slice]:
+def find_members(text: bytes) -> Mapping[str, slice]:
     """The place of each top-level value: `text[place]`.
 
-    The decoder keeps the last of two equal keys, in the place of the first. Walking the text beside its result
-    therefore meets a value or an end that does not fit exactly when a key stands twice.
+    The decoder keeps the last of two equal keys, in the place of the first. A text that is what its members make,
+    written one after the other as most clients write them, holds each once; any other is walked through.
 
     Raises:
         ValueError: not JSON, not an object, or nested too deeply; `DuplicateKey` for a key that stands twice.
@@ -31,6 +34,43 @@ def find_members(text: bytes) -> dict[str, slice]:
         values = _decode_members(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    return _Places(text, values) if _is_plain(text, values) else _walk(text, values)
+
+
+class _Places(Mapping[str, slice]):
+    """The places of a text that is known to hold each key once; looked for when somebody asks."""
+
+    __slots__ = ("_found", "_text", "_values")
+
+    def __init__(self, text: bytes, values: dict[str, msgspec.Raw]) -> None:
+        self._text, self._values = text, values
+        self._found: dict[str, slice] | None = None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __getitem__(self, key: str) -> slice:
+        if self._found is None:
+            self._found = _walk(self._text, self._values)
+        return self._found[key]
+
+
+def _is_plain(text: bytes, values: dict[str, msgspec.Raw]) -> bool:
+    if len(text) > PLAIN_BYTES:  # a walk needs no copy
+        return False
+    colon, comma = (b'": ', b', "') if b'": ' in text[:PEEKED_BYTES] else (b'":', b',"')
+    members = [key.encode() + colon + bytes(value) for key, value in values.items()]
+    return b'{"%b}' % comma.join(members) == text
+
+
+def _walk(text: bytes, values: dict[str, msgspec.Raw]) -> dict[str, slice]:
+    """Walk the text beside its members: a value or an end that does not fit tells that a key stands twice."""
     members: dict[str, slice] = {}
     position = 0
     for key, value in values.items():

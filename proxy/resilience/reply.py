@@ -197,5 +197,5 @@ Reply = WholeReply | StreamReply
 
 def upstream_request_id(headers: Mapping[str, str]) -> str:
     """The upstream's own id of the call; empty when it has none, or none that is fit for headers and logs."""
-    given = next((headers[name] for name in ("x-request-id", "request-id") if name in headers), "")
+    given = headers.get("x-request-id") or headers.get("request-id", "")
     return given if given.isascii() and given.isprintable() and len(given) <= 200 else ""
