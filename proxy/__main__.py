@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,7 +24,8 @@ FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
                         VLLM_BASE_URL, TGI_BASE_URL, RAYSERVE_BASE_URL or BENTOML_BASE_URL and start again
 """
 EXIT_MISTAKES = 2
-GARBAGE_THRESHOLD = 10_000  # calls make few cycles: looking for them after every 700 objects costs 3 % of a call
+GARBAGE_THRESHOLD = 10_000  # objects; looking after every 700 costs 3 % of a call
+MOST_FILES = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +106,10 @@ async def _serve_until_stopped(config: Config, origin: str, epilogue: Callable[[
     app = App(config)
 
     def tell() -> None:
+        # What is loaded by now stays: it is none of the garbage collector's business, and calls make few cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
         _print(sys.stderr, summary(config, app.addresses, app.admin, origin))
         if epilogue is not None:
             _print(sys.stderr, epilogue(base_url(app.addresses[0])))
@@ -174,10 +181,10 @@ def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where there is one; what is loaded for good is none of the garbage collector's business."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
+    """On uvloop where there is one, with as many open files as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and has a limit all the same
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MOST_FILES)), hard))
     try:
         import uvloop
     except ImportError:

@@ -74,7 +74,7 @@ class CallAnswer:
         stream = self._stream
         if stream is None:
             raise RuntimeError("a stream was not expected")
-        self._telemetry.open_streams.inc()
+        self._telemetry.open_streams += 1
         try:
             stream.open(call_lines(record, reply), record)
             stream.follow(reply)
@@ -82,7 +82,7 @@ class CallAnswer:
             stream.end()
             self.response = stream.written
         finally:
-            self._telemetry.open_streams.dec()
+            self._telemetry.open_streams -= 1
 
     async def fail(self, error: ProxyError, record: CallRecord) -> None:
         stream = self._stream

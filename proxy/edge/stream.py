@@ -26,6 +26,7 @@ class CallerStream:
     def __init__(self, written: Written, common: str, keep_alive_seconds: float, request_id: str) -> None:
         self._loop = asyncio.get_running_loop()
         self.written = written
+        self._connection = written.connection
         self._common = common
         self._request_id = request_id
         self._head = b""  # not sent yet
@@ -58,14 +59,17 @@ class CallerStream:
 
     def push(self, data: bytes) -> None:
         """Hand whole events to the connection."""
-        if self._ended:
+        connection = self._connection
+        transport = connection.transport
+        if self._ended or transport is None or transport.is_closing():
             return
         self._last = self._loop.time()
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:
-            self._send(data)
-        elif self.written.send(data):
+            data, self._head = self._head + data, b""
+        transport.write(data)
+        if connection.full:
             self._wait()
 
     def push_last(self, data: bytes) -> None:

@@ -69,7 +69,7 @@ class Written:
 
     def __init__(self, request: web.BaseRequest, *, closing: bool, patience: float) -> None:
         self._request = request
-        self._protocol = cast(Connection, request.protocol)
+        self.connection = cast(Connection, request.protocol)
         self._patience = patience
         self._modern = request.version >= HttpVersion11
         self.keep_alive = request.keep_alive and not closing
@@ -100,7 +100,7 @@ class Written:
 
     def send(self, data: bytes) -> bool:
         """Hand bytes to the connection; whether it is full. To a caller who has gone nothing is sent."""
-        protocol = self._protocol
+        protocol = self.connection
         transport = protocol.transport
         if transport is None or transport.is_closing():
             return False
@@ -115,7 +115,7 @@ class Written:
             ConnectionResetError: the caller has gone, or takes nothing.
         """
         request = self._request
-        while self._protocol.full:
+        while self.connection.full:
             transport = request.transport
             before = transport.get_write_buffer_size() if transport is not None else 0
             try:
@@ -133,7 +133,7 @@ class Written:
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
         """aiohttp's last word: everything has been written, and is to leave."""
-        if self._protocol.full:
+        if self.connection.full:
             await self.drained()
 
 

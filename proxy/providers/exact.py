@@ -74,8 +74,6 @@ class ExactRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return what may go to the caller."""
-        if not self._frames.rest and self._goes_on(data):  # one frame, as it left the upstream
-            return data if self._rename is None else self._rename.apply(data)
         try:
             frames = self._frames.feed(data)
         except UpstreamError as error:
@@ -101,8 +99,8 @@ class ExactRelay:
         out: list[bytes] = []
         try:
             for frame in frames:
-                if self._goes_on(frame):
-                    out.append(frame if self._rename is None else self._rename.apply(frame))
+                if self.passes(frame, whole=True):
+                    out.append(self._rename.apply(frame) if self._rename else frame)
                     continue
                 for part, payload in _parted(frame):
                     if not self._done:
@@ -120,7 +118,7 @@ class ExactRelay:
                 raise CutShort("the upstream ended its answer before it began")
             self._done = self.facts.finished = True
             return frame if frame.startswith((b"data: [DONE]", b"data:[DONE]")) else DONE
-        if NAMED_ERROR.search(frame):
+        if b"event" in frame and NAMED_ERROR.search(frame):
             raise in_stream_error(payload)
         if not self._read(payload):
             return b""
@@ -128,27 +126,38 @@ class ExactRelay:
             frame = _only(frame, (b"data:", b":"))
         return self._rename.apply(frame) if self._rename else frame
 
-    def _goes_on(self, frame: bytes) -> bool:
-        """Whether this is one more piece of a choice that has begun, with nothing to note: as nearly all are."""
+    def passes(self, data: bytes, *, whole: bool = False) -> bool:
+        """Whether what arrived is one frame that goes to the caller as it came, with nothing in it to note.
+
+        As nearly all are: one more piece of the only choice in a chunk, which has begun and goes on.
+
+        Args:
+            whole: it is known to be a frame, and may be renamed afterwards.
+        """
         if (
-            not frame.startswith(b"data: {")
-            or frame.find(b"\n") != len(frame) - 2
-            or not frame.endswith(b"\n\n")
-            or b"\r" in frame
-            or not self.facts.content
+            not data.startswith(b"data: {")
+            or data.find(b"\n") != len(data) - 2
+            or not data.endswith(b"\n\n")
+            or b"\r" in data
             or self._done
+            or (not whole and (self._frames.rest or self._rename is not None))
+            or not self.facts.content
         ):
             return False
         try:
-            piece = _read_piece(memoryview(frame)[6:-2])
-            if not frame.isascii():
-                frame.decode()  # the piece's reader passes over what it does not look for
+            piece = _read_piece(memoryview(data)[6:-2])
+            if not data.isascii():
+                data.decode()  # the piece's reader passes over what it does not look for
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        if len(piece.choices) != 1 or piece.usage or piece.error:
-            return False
-        choice = piece.choices[0]
-        return choice.index in self._open and choice.finish_reason is None
+        choices = piece.choices
+        return (
+            len(choices) == 1
+            and choices[0].finish_reason is None
+            and choices[0].index in self._open
+            and not piece.usage
+            and not piece.error
+        )
 
     def _read(self, payload: bytes) -> bool:
         """Note what a payload tells; whether the caller is to have it."""

@@ -24,6 +24,10 @@ class Relay(Protocol):
     facts: Facts
     failure: UpstreamError | None
 
+    def passes(self, data: bytes) -> bool:
+        """Whether these bytes go to the caller as they are, once content flows; they are then not fed."""
+        ...
+
     def feed(self, data: bytes) -> bytes: ...
 
     def finish(self) -> bytes: ...
@@ -38,6 +42,9 @@ class EncodedRelay:
         self._parser = parser
         self._wants_usage = call.wants_usage
         self._legacy = reads_function_call(call)
+
+    def passes(self, data: bytes) -> bool:  # noqa: ARG002
+        return False
 
     def feed(self, data: bytes) -> bytes:
         out = self.write(self._parser.feed(data))

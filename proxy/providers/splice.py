@@ -29,7 +29,7 @@ def splice_request(
     if ask_usage and call.stream and not call.wants_usage:
         options = call.members.get("stream_options")
         if options is None:
-            end = max(member.stop for member in call.members.values())
+            end = len(call.body.rstrip()[:-1].rstrip())  # of the last member, before the closing brace
             edits.append((slice(end, end), b',"stream_options":' + _USAGE_ASKED))
         else:
             edits.append((options, _with_usage(call.body[options])))

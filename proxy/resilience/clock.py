@@ -7,6 +7,7 @@ from proxy.config import Timeouts
 
 STREAM_TOTAL_SECONDS = 3600.0
 JSON_TOTAL_SECONDS = 600.0
+NEVER = float("inf")
 
 
 def total_seconds(timeouts: Timeouts, *, stream: bool) -> float:
@@ -27,18 +28,18 @@ class StreamClock:
     def __init__(self, timeouts: Timeouts, started: float, expire: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle = timeouts.idle_seconds
-        self._first_token: float | None = started + timeouts.first_token_seconds
+        self._first_token = started + timeouts.first_token_seconds
         self._total = started + total_seconds(timeouts, stream=True)
         self._expire = expire
         self.last = started
         self._paused = False
-        self._timer = self._loop.call_at(self._due()[0], self._look)
+        soonest = min(started + self._idle, self._first_token, self._total)  # so that nothing is armed per stream again
+        self._timer = self._loop.call_at(soonest, self._look)
 
     def content_began(self) -> None:
         """First content has come: from now on gaps count."""
-        self._first_token = None
+        self._first_token = NEVER
         self.last = self._loop.time()
-        self._arm()
 
     def pause(self) -> None:
         """It is we who do not read: the gap does not count."""
@@ -53,7 +54,7 @@ class StreamClock:
 
     def _due(self) -> tuple[float, str]:
         """When which clock runs out, if nothing comes."""
-        if self._first_token is not None:
+        if self._first_token < NEVER:
             return min((self._first_token, "first_token"), (self._total, "total"))
         last = self._loop.time() if self._paused else self.last
         return min((last + self._idle, "idle"), (self._total, "total"))
@@ -63,8 +64,4 @@ class StreamClock:
         if due <= self._loop.time():
             self._expire(clock)
         else:
-            self._arm()
-
-    def _arm(self) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_at(self._due()[0], self._look)
+            self._timer = self._loop.call_at(due, self._look)

@@ -82,20 +82,16 @@ class StreamReply:
         """Take bytes of the upstream."""
         if self.finished.done():
             return
-        relay, push = self._relay, self._push
-        out = relay.feed(data)
-        if push is None or relay.failure is not None or relay.facts.finished:
-            self.absorb(len(data), out)
+        push = self._push
+        if push is None or not self._relay.passes(data):
+            self.absorb(len(data), self._relay.feed(data))
             return
-        now = self._loop.time()  # the way of nearly every chunk
-        self._clock.last = now
-        if out:
-            gaps = self._gaps
-            gaps.append(now - self._shown)
-            self._shown = now
-            if len(gaps) >= MOST_GAPS:
-                self._count_gaps(gaps)
-            push(out)
+        gaps, now = self._gaps, self._loop.time()
+        gaps.append(now - self._shown)
+        if len(gaps) >= MOST_GAPS:
+            self._count_gaps(gaps)
+        self._clock.last = self._shown = now
+        push(data)
 
     def absorb(self, size: int, out: bytes) -> None:
         """Note that `size` bytes of the upstream came, and pass on what they gave."""
@@ -109,6 +105,8 @@ class StreamReply:
                 relay.failure = relay.failure or Broken(_FLOOD, code="upstream_bad_response")
         elif out:
             self._gaps.append(now - self._shown)
+            if len(self._gaps) >= MOST_GAPS:
+                self._count_gaps(self._gaps)
         self._shown = now
         if self.facts.finished and relay.failure is None:
             out += relay.finish()

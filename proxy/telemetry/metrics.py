@@ -87,7 +87,9 @@ class Telemetry:
         self.loop_lag = Histogram(
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
         )
-        self.open_streams = Gauge("octet_open_streams", "Streams being answered now.", registry=registry)
+        self.open_streams = 0
+        streams = Gauge("octet_open_streams", "Streams being answered now.", registry=registry)
+        streams.set_function(lambda: self.open_streams)
         self.connections = Gauge("octet_caller_connections", "Connections of callers.", registry=registry)
         self._pools = Gauge(
             "octet_connections", "Connections to an upstream, in use and waiting for the next request.",

@@ -20,24 +20,19 @@ class Answer:
     """
 
     __slots__ = (
-        "_complete", "_excess", "_kept_alive", "_parser", "_parts", "_size", "_until_close", "headers", "status",
+        "_complete", "_excess", "_kept_alive", "_parser", "_parts", "_until_close", "headers", "on_body", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._parts: list[bytes] = []  # of the body, that nobody has taken yet
-        self._size = 0  # bytes of the body, in all
+        self._parts: list[bytes] = []  # what the bytes that are just being read bring of the body
+        self.on_body = self._parts.append  # the parser's callback, without a frame of its own
         self._complete = False
         self._until_close = False  # only the end of the connection tells the end of the body
         self._kept_alive = False
         self._excess = False  # more came than the answer
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
-
-    def _take(self) -> bytes:
-        """What has come of the body since the last time."""
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @property
     def _reusable(self) -> bool:
@@ -47,22 +42,25 @@ class Answer:
     # The parser's callbacks: they only take notes; what follows happens when all that came has been read.
 
     def on_message_begin(self) -> None:
-        self._excess = self._complete  # an answer to a question that nobody asked
+        if self._complete:
+            raise ValueError("an answer to a question that nobody asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status:  # a trailer: of no use to anybody here
             return
-        headers, key, text = self.headers, name.decode("latin-1").lower(), value.decode("latin-1")
+        headers, key, text = self.headers, name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         known = headers.get(key)
         headers[key] = text if known is None else f"{known}, {text}"
         if len(headers) > MAX_HEADERS:
             raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
-        if self._complete or self._parser is None:
+        if self._parser is None:
             return
         status, headers = self._parser.get_status_code(), self.headers
         if status < 200:
+            if "content-length" in headers or "transfer-encoding" in headers:
+                raise ValueError("an informational answer with a body")
             headers.clear()  # 100, 102, 103: the answer is still to come
             return
         if headers.get("transfer-encoding", "chunked").lower() != "chunked":
@@ -70,11 +68,6 @@ class Answer:
         self.status = status
         self._kept_alive = self._parser.should_keep_alive()
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
-
-    def on_body(self, data: bytes) -> None:
-        if not self._complete:
-            self._parts.append(data)
-            self._size += len(data)
 
     def on_message_complete(self) -> None:
         self._complete = self.status != 0

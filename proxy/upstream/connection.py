@@ -25,8 +25,8 @@ class Connection(asyncio.Protocol):
     """One socket, in use or idle; implements the exchange's `Line`."""
 
     __slots__ = (
-        "_drain", "_ended", "_looks_at", "_loop", "_owner", "_reading_paused", "_watch", "exchange", "idle_since",
-        "transport",
+        "_dedicated", "_drain", "_ended", "_looks_at", "_loop", "_owner", "_reading_paused", "_watch", "exchange",
+        "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._drain: asyncio.TimerHandle | None = None
         self._ended = False  # the upstream has said that it sends no more
-        self._reading_paused = False
+        self._reading_paused = self._dedicated = False
         self._watch: asyncio.TimerHandle | None = None
         self._looks_at = NEVER
         self.transport: asyncio.Transport | None = None
@@ -98,9 +98,17 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         self._reading_paused = False
 
+    def dedicate(self, exchange: Exchange) -> None:
+        if self.transport is not None:
+            self.transport.set_protocol(cast(asyncio.Protocol, exchange))
+            self._dedicated = True
+
     def release(self, *, reusable: bool) -> None:
         self.exchange = None
         transport = self.transport
+        if self._dedicated and transport is not None:
+            transport.set_protocol(self)
+            self._dedicated = False
         if self._drain is not None:
             self._stop_draining()
         if self._reading_paused:
@@ -118,6 +126,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def drain(self) -> None:
+        self._stop_draining()
         self._drain = self._loop.call_later(DRAIN_SECONDS, self.abort)
 
     def watch(self, until: float) -> None:

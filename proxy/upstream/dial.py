@@ -9,7 +9,6 @@ import functools
 import socket
 import ssl
 from collections.abc import Callable
-from urllib.parse import unquote
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohappyeyeballs
@@ -59,10 +58,14 @@ class Dialer:
         try:
             connection = await self._dial(factory)
         except (OSError, ssl.SSLError) as error:
-            self._addresses.forget()
+            self.forget()
             raise _translate(error) from error
         _keep_alive(connection)
         return connection
+
+    def forget(self) -> None:
+        """Ask for the addresses again: nobody answers where they led."""
+        self._addresses.forget()
 
     async def _dial(self, factory: Callable[[], Connection]) -> Connection:
         loop = asyncio.get_running_loop()
@@ -95,7 +98,7 @@ class Dialer:
         there = f"{self._host}:{self._port}" if ":" not in self._host else f"[{self._host}]:{self._port}"
         head = f"CONNECT {there} HTTP/1.1\r\nhost: {there}\r\n{self._authorization}\r\n"
         loop = asyncio.get_running_loop()
-        exchange = connection.ask(head.encode(), b"", Exchange(_Tunnel(), loop, reused=False))
+        exchange = connection.ask(head.encode(), b"", Exchange(_Tunnel(loop), loop, reused=False))
         await exchange.headed
         if exchange.status != 200:
             raise Unreachable(f"the proxy refuses to connect to the upstream (status {exchange.status})")
@@ -107,22 +110,16 @@ class Dialer:
         )
 
 
-class _Tunnel:
+class _Tunnel(Connection):
     """The line of a CONNECT: whatever its answer says, the connection is not for the pool."""
 
-    def pause(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(self, loop)
+
+    def freed(self, connection: Connection) -> None:
         pass
 
-    def resume(self) -> None:
-        pass
-
-    def release(self, *, reusable: bool) -> None:
-        pass
-
-    def drain(self) -> None:
-        pass
-
-    def watch(self, until: float) -> None:
+    def gone(self, connection: Connection) -> None:
         pass
 
 
@@ -184,7 +181,7 @@ def _basic(proxy: URL | None) -> str:
     """The header by which a proxy knows us."""
     if proxy is None or proxy.user is None:
         return ""
-    word = base64.b64encode(f"{unquote(proxy.user)}:{unquote(proxy.password or '')}".encode()).decode()
+    word = base64.b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
     return f"proxy-authorization: Basic {word}\r\n"
 
 

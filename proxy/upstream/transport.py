@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from yarl import URL
 
 from proxy.config import Upstream
-from proxy.errors import Broken, Overloaded, ProxyFault, TooSlow
+from proxy.errors import Broken, Overloaded, ProxyFault, TooSlow, Unreachable
 from proxy.providers.seam import UpstreamRequest
 from proxy.upstream.connection import Connection
 from proxy.upstream.dial import Dialer
@@ -96,13 +96,18 @@ class Transport:
         exchange = self._send(connection, head, request.body, until, clock, reused=True)
         try:
             await exchange.headed
-        except Stale:
+        except Stale as error:
+            self._check_open(error)
             return await self._open_anew(head, request.body, until, clock, fresh=True)
         except BaseException:
             exchange.close()
             raise
         _check_encoding(exchange)
         return exchange
+
+    def _check_open(self, error: Exception) -> None:
+        if self._closed is not None:
+            raise Unreachable("the connection to the upstream was closed", code="upstream_disconnected") from error
 
     async def _open_anew(self, head: bytes, body: bytes, until: float, clock: str, *, fresh: bool) -> Exchange:
         """The same where it takes a wait for a connection, or for a place to have one."""
@@ -113,7 +118,8 @@ class Transport:
         exchange.connect_seconds = connected - began
         try:
             await exchange.headed
-        except Stale:
+        except Stale as error:
+            self._check_open(error)
             return await self._open_anew(head, body, until, clock, fresh=True)
         except BaseException:
             exchange.close()
@@ -172,15 +178,19 @@ class Transport:
                     held = False
                     await self._slots.acquire()
                     waits, held = False, True
-                connection = self._take() if held and not fresh else None
-                if connection is not None:
+                connection = self._take() if held else None
+                if connection is not None and not fresh:
                     return connection, True
+                if connection is not None:  # a new one takes its place, once its socket is closed
+                    connection.abort()
+                    await asyncio.sleep(0)
                 return await self._dialer.dial(self._new), False
         except BaseException as error:
             if self._slots is not None and held:
                 self._slots.release()
             if not isinstance(error, TimeoutError):
                 raise
+            self._dialer.forget()
             if waits:
                 raise Overloaded("every connection to the upstream is in use (its max_connections)") from error
             raise TooSlow(clock=name) from error

@@ -75,21 +75,25 @@ CASES = [
 QUICK = [JSON, STREAM, CASES[7], CASES[8]]
 
 
-async def cpu(subject: Subject, case: Case, *, wrk: str | None, folder: Path) -> float:
+async def cpu(subject: Subject, case: Case, folder: Path) -> float:
     """CPU time per call or stream, in microseconds."""
     request = case.request
     await load.run(subject.port, request, connections=case.connections, rounds=1, chunks=case.chunks)
     before = subject.cpu_seconds()
-    if wrk and not case.chunks:
-        count = await _wrk(wrk, subject, case, folder)
+    if not case.chunks and shutil.which("wrk"):
+        count = await wrk_for(subject, case, folder)
     else:
         await load.run(subject.port, request, connections=case.connections, rounds=case.rounds, chunks=case.chunks)
         count = case.connections * case.rounds
     return (subject.cpu_seconds() - before) / count * 1e6
 
 
-async def _wrk(wrk: str, subject: Subject, case: Case, folder: Path) -> int:
-    """Load for a second by wrk; the number of answers."""
+async def wrk_for(subject: Subject, case: Case, folder: Path, seconds: int = 1) -> int:
+    """Load by wrk; the number of answers. Without wrk, our own client's load, however long that takes."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        seen = await load.run(subject.port, case.request, connections=case.connections, rounds=seconds * 100)
+        return len(seen.waits)
     head, _, body = case.request.partition(b"\r\n\r\n")
     script = folder / "load.lua"
     headers = (line.partition(": ") for line in head.decode().split("\r\n")[2:] if "Length" not in line)
@@ -99,7 +103,15 @@ async def _wrk(wrk: str, subject: Subject, case: Case, folder: Path) -> int:
         + f"wrk.body = [==[{body.decode()}]==]\n"
     )
     process = await asyncio.create_subprocess_exec(
-        *(wrk, "-t1", f"-c{case.connections}", "-d1s", "-s", str(script), f"http://127.0.0.1:{subject.port}{PATH}"),
+        *(
+            wrk,
+            "-t1",
+            f"-c{case.connections}",
+            f"-d{seconds}s",
+            "-s",
+            str(script),
+            f"http://127.0.0.1:{subject.port}{PATH}",
+        ),
         stdout=subprocess.PIPE,
     )
     told = (await process.communicate())[0].decode()
@@ -178,14 +190,16 @@ async def measure(options: argparse.Namespace, shop: Workshop) -> dict[str, obje
     subjects = [shop.octet(), shop.reference("alone"), shop.reference("session")]
     at_rest = {each.name: each.resident_bytes() for each in subjects}
     nginx = shop.nginx()
-    subjects += [nginx] if nginx else []
+    if nginx is not None:
+        subjects.append(nginx)
+        at_rest[nginx.name] = nginx.resident_bytes()
     subjects += [shop.peer(name, port) for name, port in options.peer]
     table: dict[str, dict[str, float]] = {}
     for _ in range(options.rounds):
         for case in QUICK if options.quick else CASES:
             for subject in subjects[:1] if case.only_octet else subjects:
                 if subject.name != "alone" or (not case.chunks and case.size == JSON.size):
-                    best(table, case.name, subject.name, await cpu(subject, case, wrk=wrk, folder=shop.folder))
+                    best(table, case.name, subject.name, await cpu(subject, case, shop.folder))
     found: dict[str, object] = {"ratios": ratios(table), "cpu_microseconds": table}
     show("ratio", {name: {"octet": value} for name, value in ratios(table).items()}, "{:.2f}".format)
     show("CPU per call or stream, us", table, "{:.0f}".format)

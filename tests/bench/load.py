@@ -1,6 +1,7 @@
 """A client that costs little: keep-alive connections that send one request after another and check what comes."""
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -27,6 +28,7 @@ def request(path: str, body: bytes, headers: str = "") -> bytes:
 
 PATIENCE = 300.0  # seconds; a server that hangs ends the run
 CONTENT = (b'"content":"w', b'"text":"w')
+_WORD = re.compile(rb'"(?:content|text)":"w(\d+) "')
 ENDS = (b"[DONE]", b'"done":true', b"message_stop")
 
 
@@ -85,9 +87,9 @@ class Connection(asyncio.Protocol):
         return None
 
     def _check_stream(self, text: bytes) -> None:
-        found = max(text.count(mark) for mark in CONTENT)
-        if found != self._chunks or not any(end in text for end in ENDS):
-            self._fail(b"a stream of %d chunks instead of %d: ...%b" % (found, self._chunks, text[-200:]))
+        words = [int(number) for number in _WORD.findall(text)]
+        if words != list(range(self._chunks)) or not any(end in text for end in ENDS):
+            self._fail(b"a stream of %d chunks instead of %d: ...%b" % (len(words), self._chunks, text[-200:]))
 
     def _next(self, now: float) -> None:
         self._seen.waits.append(now - self._began)

@@ -65,6 +65,7 @@ class Subject:
     name: str
     port: int
     pid: int
+    admin_port: int = 0
     ready_seconds: float = 0.0
     process: subprocess.Popen[bytes] | None = None
 
@@ -105,6 +106,7 @@ class Workshop:
         if len(cores) < 2:
             raise SystemExit("the bench needs two cores: one for the subject, one for the load")
         self.folder = folder
+        self._cores = cores
         self._core, self._load_core = cores[0], cores[1]
         os.sched_setaffinity(0, {self._load_core})
         self.upstream_port = upstream_port or free_port()
@@ -117,13 +119,16 @@ class Workshop:
     def __exit__(self, *_: object) -> None:
         for subject in reversed(self._running):
             subject.stop()
+        os.sched_setaffinity(0, self._cores)
 
     def octet(self) -> Subject:
         """The sidecar, everything on; its access log goes to a file."""
-        port = free_port()
+        port, admin = free_port(), free_port()
         config = self.folder / f"octet-{port}.yaml"
-        config.write_text(OCTET.format(port=port, admin=free_port(), upstream=self.upstream_port, key=KEY))
-        return self._start("octet", port, _python("proxy", "serve", config))
+        config.write_text(OCTET.format(port=port, admin=admin, upstream=self.upstream_port, key=KEY))
+        subject = self._start("octet", port, _python("proxy", "serve", config))
+        subject.admin_port = admin
+        return subject
 
     def reference(self, kind: str) -> Subject:
         """`alone` or `session`."""
@@ -156,7 +161,7 @@ class Workshop:
             if process.poll() is not None:
                 raise SystemExit(f"{name} did not start: {(self.folder / f'{name}.log').read_text()}")
             time.sleep(0.002)
-        subject = Subject(name, port, process.pid, time.perf_counter() - began, process)
+        subject = Subject(name, port, process.pid, ready_seconds=time.perf_counter() - began, process=process)
         self._running.append(subject)
         return subject
 

@@ -47,10 +47,10 @@ def whole(size: int) -> bytes:
 
 def openai(count: int) -> list[bytes]:
     """The writes of a stream in OpenAI's dialect: `count` chunks of content between a first and some last ones."""
-    word = _OPENAI_CHUNK % (b'"content":"word "', b"null")
+    words = [chunked(_OPENAI_CHUNK % (b'"content":"w%d "' % number, b"null")) for number in range(count)]
     first = _OPENAI_CHUNK % (b'"role":"assistant","content":"","refusal":null', b"null")
     last = (_OPENAI_CHUNK % (b"", b'"stop"'), _OPENAI_USAGE, b"data: [DONE]\n\n")
-    return [_SSE + chunked(first) + chunked(word), *[chunked(word)] * (count - 1), b"".join(map(chunked, last)) + END]
+    return [_SSE + chunked(first) + words[0], *words[1:], b"".join(map(chunked, last)) + END]
 
 
 def anthropic(count: int) -> list[bytes]:
@@ -60,7 +60,10 @@ def anthropic(count: int) -> list[bytes]:
         b'"message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,'
         b'"stop_sequence":null,"usage":{"input_tokens":9,"output_tokens":1}}',
     ) + event(b"content_block_start", b'"index":0,"content_block":{"type":"text","text":""}')
-    word = event(b"content_block_delta", b'"index":0,"delta":{"type":"text_delta","text":"word "}')
+    words = [
+        event(b"content_block_delta", b'"index":0,"delta":{"type":"text_delta","text":"w%d "}' % number)
+        for number in range(count)
+    ]
     last = (
         event(b"content_block_stop", b'"index":0')
         + event(
@@ -69,17 +72,17 @@ def anthropic(count: int) -> list[bytes]:
         )
         + event(b"message_stop", b"")
     )
-    return [_SSE + chunked(start + word), *[chunked(word)] * (count - 1), chunked(last) + END]
+    return [_SSE + chunked(start + words[0]), *map(chunked, words[1:]), chunked(last) + END]
 
 
 def ollama(count: int) -> list[bytes]:
     """The same in Ollama's dialect."""
     head = b'{"model":"m","created_at":"2026-01-01T00:00:00.000000000Z","message":{"role":"assistant","content":"%b"},'
-    word = chunked(head % b"word " + b'"done":false}\n')
+    words = [chunked(head % (b"w%d " % number) + b'"done":false}\n') for number in range(count)]
     last = chunked(
         head % b"" + b'"done_reason":"stop","done":true,"total_duration":1,"prompt_eval_count":9,"eval_count":50}\n'
     )
-    return [_NDJSON + word, *[word] * (count - 1), last + END]
+    return [_NDJSON + words[0], *words[1:], last + END]
 
 
 def event(name: bytes, fields: bytes) -> bytes:
