@@ -66,6 +66,7 @@ class Facts(msgspec.Struct):
     """What accounting needs to know of an answer, gathered while it passes by."""
 
     content: bool = False  # text, reasoning, refusal, tool call, audio or thinking block seen
+    pieces: int = 0  # of a stream's content that were looked at; those that were only passed on are not counted
     finished: bool = False  # every choice seen has a finish_reason, or the terminal frame came
     finish_reason: str | None = None  # of the first choice to finish
     usage: Json | None = None  # in OpenAI's shape

@@ -9,7 +9,7 @@ from proxy.config import Server
 from proxy.edge.body import read_body
 from proxy.edge.render import JSON_TYPE, call_lines, error_response
 from proxy.edge.stream import CallerStream
-from proxy.edge.written import Response, Written
+from proxy.edge.written import Listener, Response, Written
 from proxy.errors import ProxyError
 from proxy.resilience.reply import Reply, StreamReply
 from proxy.telemetry import CallRecord, Telemetry
@@ -17,16 +17,11 @@ from proxy.telemetry import CallRecord, Telemetry
 _JSON = f"content-type: {JSON_TYPE}\r\n"
 
 
-class Finish(Protocol):
+class Finish(Listener, Protocol):
     """What every response of the listener has."""
 
     def lines(self, request: web.BaseRequest) -> str:
         """Its headers, as they are written."""
-        ...
-
-    @property
-    def closing(self) -> bool:
-        """Whether connections are not used again."""
         ...
 
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -58,8 +53,7 @@ class CallAnswer:
             )
 
     def _written(self) -> Written:
-        patience = self._server.send_timeout_seconds
-        return Written(self._request, closing=self._listener.closing, patience=patience)
+        return Written(self._request, self._listener, self._server.send_timeout_seconds)
 
     async def deliver(self, reply: Reply, record: CallRecord) -> None:
         record.status = 200
@@ -67,8 +61,9 @@ class CallAnswer:
             await self._deliver_stream(reply, record)
             return
         written, lines = self._written(), self._listener.lines(self._request)
-        written.send(written.head(f"{_JSON}{lines}{call_lines(record, reply)}", len(reply.body)) + reply.body)
         self.response = written
+        if written.send(written.head(f"{_JSON}{lines}{call_lines(record, reply)}", len(reply.body)) + reply.body):
+            await written.drained()
 
     async def _deliver_stream(self, reply: StreamReply, record: CallRecord) -> None:
         stream = self._stream
@@ -81,6 +76,7 @@ class CallAnswer:
             await reply.finished
             stream.end()
             self.response = stream.written
+            await stream.written.drained()
         finally:
             self._telemetry.open_streams -= 1
 
@@ -90,6 +86,9 @@ class CallAnswer:
             record.status = 200
             stream.break_off(error)
             self.response = stream.written
+            return
+        if isinstance(self.response, Written):  # a whole answer has gone out: nothing may follow it
+            self.response.keep_alive = False
             return
         record.status = error.status
         self.response = error_response(error, record)

@@ -31,7 +31,7 @@ class Guard:
         if self._origins is None:
             return False
         origin = request.headers.get("origin")
-        return origin is not None and self._origins.fit(origin)
+        return origin is not None and origin.isascii() and self._origins.fit(origin)
 
     def preflight(self, request: web.BaseRequest) -> web.Response:
         """What a browser asks before it calls."""

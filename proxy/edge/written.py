@@ -8,7 +8,7 @@ Source: RFC 9112 §6, §7.1 (chunked), §9.3 (persistence); RFC 9110 §6.6.1 (Da
 import asyncio
 import time
 from email.utils import formatdate
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
@@ -17,13 +17,44 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Connection(RequestHandler):
-    """A connection of a caller that says when it is full."""
+    """A connection of a caller that says when it is full.
 
-    __slots__ = ("full",)
+    Waiting for room is its own affair: a wait of aiohttp's that is given up spoils the next one.
+    """
+
+    __slots__ = ("_room", "full")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
         self.full = False
+        self._room: asyncio.Future[None] | None = None  # done when there is room again, or nobody left
+
+    async def drained(self, patience: float) -> None:
+        """Until the caller has taken most of what was written.
+
+        Raises:
+            ConnectionResetError: the caller has gone, or has taken nothing for `patience` seconds.
+        """
+        while self.full:
+            transport = self.transport
+            if transport is None:
+                raise ConnectionResetError("the caller has gone")
+            before = transport.get_write_buffer_size()
+            if self._room is None:
+                self._room = self._loop.create_future()
+            told, _ = await asyncio.wait([self._room], timeout=patience)
+            if not told and transport.get_write_buffer_size() >= before:
+                transport.abort()
+                raise ConnectionResetError("the caller takes nothing")
+
+    def _tell(self) -> None:
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._tell()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp calls this for every body that was read, to parse and read on where nothing had been paused."""
@@ -37,6 +68,7 @@ class Connection(RequestHandler):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.full = False
+        self._tell()
 
 
 class Dates:
@@ -56,23 +88,33 @@ class Dates:
 _dates = Dates()
 
 
+class Listener(Protocol):
+    """What a listener says of its connections."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether they are not used again."""
+        ...
+
+
 class Written:
     """An answer that is written to the connection by us; what aiohttp asks of a response afterwards.
 
     Args:
-        closing: the connection is not used again.
+        listener: says whether the connection may be used again.
         patience: seconds that the caller may take nothing before the connection is dropped.
     """
 
     prepared = True
     status = 200
 
-    def __init__(self, request: web.BaseRequest, *, closing: bool, patience: float) -> None:
+    def __init__(self, request: web.BaseRequest, listener: Listener, patience: float) -> None:
         self._request = request
         self.connection = cast(Connection, request.protocol)
         self._patience = patience
         self._modern = request.version >= HttpVersion11
-        self.keep_alive = request.keep_alive and not closing
+        self._listener = listener
+        self.keep_alive = request.keep_alive
 
     @property
     def chunked(self) -> bool:
@@ -86,6 +128,8 @@ class Written:
             lines: headers as they are written, each with its line end.
             length: of the body, in bytes; None for a stream.
         """
+        if self._listener.closing:
+            self.keep_alive = False
         if length is not None:
             body = f"content-length: {length}\r\n"
         elif self._modern:
@@ -109,32 +153,16 @@ class Written:
         return protocol.full
 
     async def drained(self) -> None:
-        """Until the caller has taken most of it.
-
-        Raises:
-            ConnectionResetError: the caller has gone, or takes nothing.
-        """
-        request = self._request
-        while self.connection.full:
-            transport = request.transport
-            before = transport.get_write_buffer_size() if transport is not None else 0
-            try:
-                async with asyncio.timeout(self._patience):
-                    await request.writer.drain()
-                return
-            except TimeoutError as error:
-                if transport is None or transport.get_write_buffer_size() >= before:
-                    if transport is not None:
-                        transport.abort()
-                    raise ConnectionResetError("the caller takes nothing") from error
+        """Until the caller has taken most of it; raises ConnectionResetError as `Connection.drained`."""
+        if self.connection.full:
+            await self.connection.drained(self._patience)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """aiohttp would send the head here."""
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
         """aiohttp's last word: everything has been written, and is to leave."""
-        if self.connection.full:
-            await self.drained()
+        await self.drained()
 
 
 Response = web.StreamResponse | Written

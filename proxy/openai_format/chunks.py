@@ -258,8 +258,9 @@ def carries_content(delta: Json) -> bool:
 def observe(facts: Facts, chunk: Json) -> None:
     """Note in `facts` what a chunk tells: content, finish, usage."""
     for choice in chunk["choices"]:
-        if not facts.content and carries_content(choice["delta"]):
+        if carries_content(choice["delta"]):
             facts.content = True
+            facts.pieces += 1
         if choice["finish_reason"] and facts.finish_reason is None:
             facts.finish_reason = choice["finish_reason"]
     if chunk.get("usage"):

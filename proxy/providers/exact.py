@@ -100,6 +100,7 @@ class ExactRelay:
         try:
             for frame in frames:
                 if self.passes(frame, whole=True):
+                    self.facts.pieces += 1
                     out.append(self._rename.apply(frame) if self._rename else frame)
                     continue
                 for part, payload in _parted(frame):
@@ -172,8 +173,9 @@ class ExactRelay:
                 self.facts.finish_reason = self.facts.finish_reason or choice.finish_reason
             elif choice.delta is not None or choice.text is not None:
                 self._open.add(choice.index or 0)
-            if not self.facts.content and (choice.text or (choice.delta and carries_content(choice.delta))):
+            if choice.text or (choice.delta and carries_content(choice.delta)):
                 self.facts.content = True
+                self.facts.pieces += 1
         return True
 
 

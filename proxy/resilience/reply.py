@@ -75,6 +75,7 @@ class StreamReply:
         self._push: Callable[[bytes], None] | None = None  # what to do with content, once it flows
         self._gaps, self._count_gaps = gaps, count_gaps
         self._shown = 0.0  # when content last came, in the loop's time
+        self._pieces = 0  # of content, as far as they have been counted
         self._loop = loop
         self._clock = StreamClock(upstream.timeouts, started, self._expire)
 
@@ -103,11 +104,12 @@ class StreamReply:
             self._before += size
             if self._before > self._limit and not self.facts.content:
                 relay.failure = relay.failure or Broken(_FLOOD, code="upstream_bad_response")
-        elif out:
+        elif self.facts.pieces > self._pieces:
             self._gaps.append(now - self._shown)
             if len(self._gaps) >= MOST_GAPS:
                 self._count_gaps(self._gaps)
-        self._shown = now
+        if self.facts.pieces > self._pieces:
+            self._shown, self._pieces = now, self.facts.pieces
         if self.facts.finished and relay.failure is None:
             out += relay.finish()
             self._conclude(out)

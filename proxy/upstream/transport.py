@@ -4,6 +4,7 @@ Source: RFC 9112; RFC 9110 §7.2 (host), §9.2.2 (what may be sent again).
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -111,9 +112,9 @@ class Transport:
 
     async def _open_anew(self, head: bytes, body: bytes, until: float, clock: str, *, fresh: bool) -> Exchange:
         """The same where it takes a wait for a connection, or for a place to have one."""
-        began = self._loop.time()
-        connection, reused = await self._get(until - began, clock, fresh=fresh)
-        connected = self._loop.time()
+        began = time.perf_counter()
+        connection, reused = await self._get(until - self._loop.time(), clock, fresh=fresh)
+        connected = time.perf_counter()
         exchange = self._send(connection, head, body, until, clock, reused=reused)
         exchange.connect_seconds = connected - began
         try:
