@@ -138,7 +138,7 @@ class ExactRelay:
         if (
             not data.startswith(b"data: {")
             or data.find(b"\n") != len(data) - 2
-            or not data.endswith(b"\n\n")
+            or data[-1] != 10
             or b"\r" in data
             or self._done
             or (not whole and (self._frames.rest or self._rename is not None))
@@ -146,7 +146,7 @@ class ExactRelay:
         ):
             return False
         try:
-            piece = _read_piece(memoryview(data)[6:-2])
+            piece = _read_piece(data[6:-2])
             if not data.isascii():
                 data.decode()  # the piece's reader passes over what it does not look for
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

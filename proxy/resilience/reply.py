@@ -81,11 +81,10 @@ class StreamReply:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""
-        if self.finished.done():
-            return
         push = self._push
         if push is None or not self._relay.passes(data):
-            self.absorb(len(data), self._relay.feed(data))
+            if not self.finished.done():
+                self.absorb(len(data), self._relay.feed(data))
             return
         gaps, now = self._gaps, self._loop.time()
         gaps.append(now - self._shown)
@@ -151,6 +150,7 @@ class StreamReply:
 
     def close(self) -> None:
         """Stop the clocks; nothing is taken any more."""
+        self._push = None
         self._clock.stop()
         for future in (self.committed, self.finished):
             if future.done():
@@ -179,6 +179,7 @@ class StreamReply:
             self._out.push(data)
 
     def _finish(self, error: Exception | None) -> None:
+        self._push = None
         self._clock.stop()
         for future in (self.committed, self.finished):
             if future.done():

@@ -233,12 +233,13 @@ async def _loaded(subject: Subject) -> int:
 
 
 def check(found: dict[str, float]) -> int:
-    """Compare with the budget; the number of ratios beyond it."""
+    """Compare with the budget; the number of ratios beyond it, or missing."""
     budget = json.loads(BUDGET.read_text())
     beyond = 0
     for name, limit in budget["ratios"].items():
         if name not in found:
-            print(f"not measured here: {name}")
+            print(f"{name}: NOT MEASURED")
+            beyond += 1
             continue
         bound = limit * (1 + budget["tolerance"])
         verdict = "ok" if found[name] <= bound else "BEYOND THE BUDGET"
