@@ -131,7 +131,7 @@ class StreamReply:
     def connect(self, out: Out) -> None:
         """Push what was held back, and from now on all that comes, at `out`."""
         held, self._held = b"".join(self._held), []
-        self._out, self._push = out, out.push
+        self._out, self._push = out, None if self.finished.done() else out.push
         if self._ends:
             out.push_last(held)
         elif held:

@@ -5,6 +5,7 @@ Source: RFC 8305 (happy eyeballs); RFC 9110 §9.3.6 (CONNECT); RFC 9112 §3.2.2 
 
 import asyncio
 import base64
+import contextlib
 import functools
 import socket
 import ssl
@@ -191,7 +192,8 @@ def _keep_alive(connection: Connection) -> None:
     if made is not None and made.family != socket.AF_UNIX:
         for level, name, value in _KEEP_ALIVE:
             if hasattr(socket, name):
-                made.setsockopt(level, getattr(socket, name), value)
+                with contextlib.suppress(OSError):  # it is closed already: whoever uses it will learn that
+                    made.setsockopt(level, getattr(socket, name), value)
 
 
 def _translate(error: Exception) -> UpstreamError:

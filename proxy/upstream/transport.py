@@ -34,6 +34,10 @@ def header_lines(headers: Mapping[str, str]) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
+def _broken() -> Unreachable:
+    return Unreachable("the connection to the upstream broke before an answer", code="upstream_disconnected")
+
+
 def _check_encoding(exchange: Exchange) -> None:
     if exchange.headers.get("content-encoding", "identity").lower() != "identity":
         exchange.close()
@@ -90,52 +94,34 @@ class Transport:
             Unreachable, Overloaded (every connection is in use), Broken, TooSlow.
         """
         head = self._head(request)
-        until = self._loop.time() + patience
-        connection = self._take() if self._slots is None else None
-        if connection is None:
-            return await self._open_anew(head, request.body, until, clock, fresh=False)
-        exchange = self._send(connection, head, request.body, until, clock, reused=True)
-        try:
-            await exchange.headed
-        except Stale as error:
-            self._check_open(error)
-            return await self._open_anew(head, request.body, until, clock, fresh=True)
-        except BaseException:
-            exchange.close()
-            raise
-        _check_encoding(exchange)
-        return exchange
+        until, fresh = self._loop.time() + patience, False
+        while True:
+            connection, reused, connect_seconds = self._take() if self._slots is None and not fresh else None, True, 0.0
+            if connection is None:
+                connection, reused, connect_seconds = await self._get(until, clock, fresh=fresh)
+            exchange = self._send(connection, head, request.body, reused=reused)
+            exchange.connect_seconds = connect_seconds
+            exchange.bound(until, clock)
+            try:
+                await exchange.headed
+            except Stale as error:
+                if self._closed is not None:
+                    raise _broken() from error
+                fresh = True
+            except BaseException:
+                exchange.close()
+                raise
+            else:
+                _check_encoding(exchange)
+                return exchange
 
-    def _check_open(self, error: Exception) -> None:
-        if self._closed is not None:
-            raise Unreachable("the connection to the upstream was closed", code="upstream_disconnected") from error
-
-    async def _open_anew(self, head: bytes, body: bytes, until: float, clock: str, *, fresh: bool) -> Exchange:
-        """The same where it takes a wait for a connection, or for a place to have one."""
-        began = time.perf_counter()
-        connection, reused = await self._get(until - self._loop.time(), clock, fresh=fresh)
-        connected = time.perf_counter()
-        exchange = self._send(connection, head, body, until, clock, reused=reused)
-        exchange.connect_seconds = connected - began
-        try:
-            await exchange.headed
-        except Stale as error:
-            self._check_open(error)
-            return await self._open_anew(head, body, until, clock, fresh=True)
-        except BaseException:
-            exchange.close()
-            raise
-        _check_encoding(exchange)
-        return exchange
-
-    def _send(
-        self, connection: Connection, head: bytes, body: bytes, until: float, clock: str, *, reused: bool
-    ) -> Exchange:
-        exchange = Exchange(connection, self._loop, reused=reused)
+    def _send(self, connection: Connection, head: bytes, body: bytes, *, reused: bool) -> Exchange:
+        if connection.transport is None:  # it was closed as soon as it was made
+            if self._slots is not None:
+                self._slots.release()
+            raise _broken()
         self._active.add(connection)
-        connection.ask(head, body, exchange)
-        exchange.bound(until, clock)
-        return exchange
+        return connection.ask(head, body, Exchange(connection, self._loop, reused=reused))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -169,9 +155,10 @@ class Transport:
         if self._closed is not None and not self._active and not self._idle:
             self._closed.set()
 
-    async def _get(self, patience: float, clock: str, *, fresh: bool) -> tuple[Connection, bool]:
-        """A connection, and whether it has been used before."""
-        seconds, name = min((self._connect_seconds, "connect"), (patience, clock))
+    async def _get(self, until: float, clock: str, *, fresh: bool) -> tuple[Connection, bool, float]:
+        """A connection, whether it has been used before, and the seconds that it took to get it."""
+        began = time.perf_counter()
+        seconds, name = min((self._connect_seconds, "connect"), (until - self._loop.time(), clock))
         waits = held = self._slots is not None
         try:
             async with asyncio.timeout(seconds):
@@ -181,11 +168,11 @@ class Transport:
                     waits, held = False, True
                 connection = self._take() if held else None
                 if connection is not None and not fresh:
-                    return connection, True
+                    return connection, True, time.perf_counter() - began
                 if connection is not None:  # a new one takes its place, once its socket is closed
                     connection.abort()
                     await asyncio.sleep(0)
-                return await self._dialer.dial(self._new), False
+                return await self._dialer.dial(self._new), False, time.perf_counter() - began
         except BaseException as error:
             if self._slots is not None and held:
                 self._slots.release()

@@ -296,3 +296,23 @@ async def test_closing_closes_everything(listen: Listen, connect: Connect) -> No
     assert call.done()
     assert isinstance(call.exception(), Unreachable)
     assert len(upstream.peers) == 3  # nobody has connected again
+
+
+async def test_a_connection_that_is_gone_at_once_keeps_no_place(
+    listen: Listen, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is closed between being made and being used is a failure, and its place is free again."""
+    upstream = await listen(answers)
+    transport = connect(upstream.address, max_connections=1)
+    dial = transport._dialer.dial
+
+    async def gone(factory: Any) -> Connection:
+        return factory()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(transport._dialer, "dial", gone)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await ask(transport)
+    monkeypatch.setattr(transport._dialer, "dial", dial)
+    assert json.loads(await ask(transport)) == COMPLETION
+    assert (transport.idle, transport.active) == (1, 0)
