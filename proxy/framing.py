@@ -162,8 +162,9 @@ def sse_data(frame: bytes) -> list[bytes]:
     Several `data:` lines make one payload, unless each of them, and not their union, is JSON: then a server
     forgot the blank lines.
     """
-    if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
-        return [frame[6:-2]]
+    payload = lone_data(frame)
+    if payload:
+        return [payload]
     lines = [line for line in map(_data_of, _LINE_END.split(frame)) if line is not None]
     if len(lines) < 2 or not any(lines):
         return [line for line in lines[:1] if line]
@@ -171,6 +172,12 @@ def sse_data(frame: bytes) -> list[bytes]:
     if not is_json(joined) and all(line.startswith(b"[DONE]") or is_json(line) for line in lines):
         return lines
     return [joined]
+
+
+def lone_data(frame: bytes) -> bytes:
+    """The payload of an event that is one line of data, as nearly all are; nothing for any other."""
+    is_line = frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame
+    return frame[6:-2] if is_line else b""
 
 
 def _data_of(line: bytes) -> bytes | None:

@@ -29,7 +29,7 @@ LEVELS = (
 PURE = {"routing", "providers", "openai_format", "framing", "call", "errors"}
 IMPURE_MODULES = {"asyncio", "time", "random", "socket", "logging", "os", "aiohttp", "secrets", "urllib.request"}
 # Of the providers' room, what is no dialect; and the dialects that are served by other dialects' engines.
-SHARED_BY_PROVIDERS = {"__init__", "seam", "exact", "splice", "relay", "fanout", "embeddings"}
+SHARED_BY_PROVIDERS = {"__init__", "seam", "exact", "pattern", "splice", "relay", "fanout", "embeddings"}
 BUILDS_ON = {
     "huggingface": {"tgi", "vllm"},
     "tgi": {"template"},

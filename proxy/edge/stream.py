@@ -1,6 +1,7 @@
 """A stream of events towards the caller: bytes are written as they are pushed, with no wake-up in between."""
 
 import asyncio
+from collections.abc import Callable
 
 from proxy.edge.render import error_event
 from proxy.edge.written import LAST_CHUNK, Written
@@ -36,7 +37,7 @@ class CallerStream:
         self._silence = keep_alive_seconds
         self._last = self._loop.time()
         self._timer = self._loop.call_at(self._last + keep_alive_seconds, self._look) if keep_alive_seconds else None
-        self.is_open = False
+        self.is_open = self._chunked = False
 
     def open(self, lines: str, record: CallRecord) -> None:
         """Begin, with these headers; when the head has gone out already, tell their gist in a comment."""
@@ -53,14 +54,16 @@ class CallerStream:
     def follow(self, source: StreamReply) -> None:
         """Have the source push at us; the head goes out even when there is nothing to show yet."""
         self._source = source
+        self._connection.when_full = self._wait
+        if self._connection.full:
+            self._wait()
         source.connect(self)
         if self._head:
             self._send(b"")
 
     def push(self, data: bytes) -> None:
         """Hand whole events to the connection."""
-        connection = self._connection
-        transport = connection.transport
+        transport = self._connection.transport
         if self._ended or transport is None or transport.is_closing():
             return
         self._last = self._loop.time()
@@ -69,8 +72,12 @@ class CallerStream:
         if self._head:
             data, self._head = self._head + data, b""
         transport.write(data)
-        if connection.full:
-            self._wait()
+
+    @property
+    def write(self) -> Callable[[bytes], object] | None:
+        """Takes bytes that are framed as HTTP's chunks; None where they are not to be, or the caller has gone."""
+        transport = self._connection.transport
+        return transport.write if self._chunked and transport is not None else None
 
     def push_last(self, data: bytes) -> None:
         """The last events, if any, and the end of the body."""
@@ -83,8 +90,7 @@ class CallerStream:
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""
-        if self.written.send(head + data):
-            self._wait()
+        self.written.send(head + data)
 
     def _wait(self) -> None:
         """The connection is full: the upstream waits until the caller has read."""
@@ -116,12 +122,15 @@ class CallerStream:
         """Stop waiting and watching."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        self._source = self._connection.when_full = None
         if self._waiting is not None:
             self._waiting.cancel()
 
     def _look(self) -> None:
         """After a silence: a comment, so that nobody on the way takes the connection for dead."""
-        quiet = self._loop.time() - self._last
+        last = max(self._last, self._source.shown) if self._source is not None else self._last
+        quiet = self._loop.time() - last
         if quiet >= self._silence and self._waiting is None:
             if not self.is_open:
                 self._begin(f"x-request-id: {self._request_id}\r\n")

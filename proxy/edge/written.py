@@ -7,6 +7,7 @@ Source: RFC 9112 §6, §7.1 (chunked), §9.3 (persistence); RFC 9110 §6.6.1 (Da
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
@@ -22,11 +23,12 @@ class Connection(RequestHandler):
     Waiting for room is its own affair: a wait of aiohttp's that is given up spoils the next one.
     """
 
-    __slots__ = ("_room", "full")
+    __slots__ = ("_room", "full", "when_full")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
         self.full = False
+        self.when_full: Callable[[], None] | None = None
         self._room: asyncio.Future[None] | None = None  # done when there is room again, or nobody left
 
     async def drained(self, patience: float) -> None:
@@ -64,6 +66,8 @@ class Connection(RequestHandler):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.full = True
+        if self.when_full is not None:
+            self.when_full()
 
     def resume_writing(self) -> None:
         super().resume_writing()

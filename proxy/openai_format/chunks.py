@@ -239,20 +239,12 @@ def _details(count: Json, name: str) -> Json:
     return details if isinstance(details, dict) else {}
 
 
+_LESS_COMMON = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "function_call")
+
+
 def carries_content(delta: Json) -> bool:
     """Whether a delta is what the caller waits for, and not only a role or an empty frame."""
-    return any(
-        delta.get(name)
-        for name in (
-            "content",
-            "tool_calls",
-            "reasoning",
-            "reasoning_content",
-            "refusal",
-            "audio",
-            "function_call",
-        )
-    )
+    return bool(delta.get("content") or any(map(delta.get, _LESS_COMMON)))
 
 
 def observe(facts: Facts, chunk: Json) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -34,17 +35,17 @@ def find_members(text: bytes) -> Mapping[str, slice]:
         values = _decode_members(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    return _Places(text, values) if _is_plain(text, values) else _walk(text, values)
+    punctuation = _punctuation(text, values)
+    return _Places(values, *punctuation) if punctuation else _walk(text, values)
 
 
 class _Places(Mapping[str, slice]):
     """The places of a text that is known to hold each key once; looked for when somebody asks."""
 
-    __slots__ = ("_found", "_text", "_values")
+    __slots__ = ("_colon", "_comma", "_values")
 
-    def __init__(self, text: bytes, values: dict[str, msgspec.Raw]) -> None:
-        self._text, self._values = text, values
-        self._found: dict[str, slice] | None = None
+    def __init__(self, values: dict[str, msgspec.Raw], colon: bytes, comma: bytes) -> None:
+        self._values, self._colon, self._comma = values, colon, comma
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
@@ -56,17 +57,25 @@ class _Places(Mapping[str, slice]):
         return iter(self._values)
 
     def __getitem__(self, key: str) -> slice:
-        if self._found is None:
-            self._found = _walk(self._text, self._values)
-        return self._found[key]
+        start = len(b'{"')
+        for name, value in self._values.items():
+            start += len(name.encode()) + len(self._colon)
+            if name == key:
+                return slice(start, start + len(memoryview(value)))
+            start += len(memoryview(value)) + len(self._comma)
+        raise KeyError(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self._values else default
 
 
-def _is_plain(text: bytes, values: dict[str, msgspec.Raw]) -> bool:
+def _punctuation(text: bytes, values: dict[str, msgspec.Raw]) -> tuple[bytes, bytes] | None:
+    """What stands after and before names, if nothing else stands between the members."""
     if len(text) > PLAIN_BYTES:  # a walk needs no copy
-        return False
+        return None
     colon, comma = (b'": ', b', "') if b'": ' in text[:PEEKED_BYTES] else (b'":', b',"')
     members = [key.encode() + colon + bytes(value) for key, value in values.items()]
-    return b'{"%b}' % comma.join(members) == text
+    return (colon, comma) if b'{"%b}' % comma.join(members) == text else None
 
 
 def _walk(text: bytes, values: dict[str, msgspec.Raw]) -> dict[str, slice]:

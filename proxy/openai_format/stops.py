@@ -40,6 +40,8 @@ class CutStream:
         leave: end the stream at the cut, since the upstream would go on writing.
     """
 
+    plain = False
+
     def __init__(self, parser: _Parser, stops: tuple[str, ...], *, leave: bool = False) -> None:
         self._parser = parser
         self._stops = stops

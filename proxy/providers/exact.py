@@ -4,17 +4,18 @@ Source: DESIGN.md §3, "Exact wire".
 """
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, CutShort, UpstreamError
-from proxy.framing import NAMED_ERROR, SseFrames, is_json, sse_data
+from proxy.framing import NAMED_ERROR, SseFrames, is_json, lone_data, sse_data
 from proxy.openai_format.chunks import carries_content
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
+from proxy.providers.pattern import Pattern, renamed, same
 from proxy.providers.splice import splice
 
 _DATA_LINE = re.compile(rb"(?:^|[\r\n])data:")
@@ -37,21 +38,6 @@ class _Answer(msgspec.Struct):
     object: Any = None
 
 
-class _PieceChoice(msgspec.Struct):
-    index: int
-    finish_reason: str | None = None
-
-
-class _Piece(msgspec.Struct):
-    """A chunk, looked at for anything but content."""
-
-    object: Literal["chat.completion.chunk", "text_completion"]
-    choices: list[_PieceChoice]
-    usage: Any = None
-    error: Any = None
-
-
-_read_piece = msgspec.json.Decoder(_Piece).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
@@ -71,6 +57,7 @@ class ExactRelay:
         self._rename = _Renamer(call.model) if model != call.model else None
         self._open: set[int] = set()  # choices that have begun and not finished
         self._done = False
+        self._lone = False  # what was last fed was one whole frame
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return what may go to the caller."""
@@ -79,6 +66,7 @@ class ExactRelay:
         except UpstreamError as error:
             self.failure = error
             return b""
+        self._lone = frames == [data]
         return self._relay(frames)
 
     def finish(self) -> bytes:
@@ -99,13 +87,14 @@ class ExactRelay:
         out: list[bytes] = []
         try:
             for frame in frames:
-                if self.passes(frame, whole=True):
-                    self.facts.pieces += 1
-                    out.append(self._rename.apply(frame) if self._rename else frame)
+                payload = lone_data(frame)
+                if payload.startswith(b"{") and not self._done:  # as nearly all do
+                    if self._read(payload):
+                        out.append(self._rename.apply(frame) if self._rename else frame)
                     continue
-                for part, payload in _parted(frame):
+                for part, each in ((frame, payload),) if payload else _parted(frame):
                     if not self._done:
-                        out.append(self._judge(part, payload))
+                        out.append(self._judge(part, each))
         except UpstreamError as error:
             self.failure = error
         return b"".join(out)
@@ -114,7 +103,7 @@ class ExactRelay:
         """What of this frame goes on."""
         if not payload:
             return _only(frame, (b":",))
-        if payload.strip().startswith(b"[DONE]"):
+        if not payload.startswith(b"{") and payload.strip().startswith(b"[DONE]"):
             if self.facts.finish_reason is None and not self._open:
                 raise CutShort("the upstream ended its answer before it began")
             self._done = self.facts.finished = True
@@ -127,38 +116,16 @@ class ExactRelay:
             frame = _only(frame, (b"data:", b":"))
         return self._rename.apply(frame) if self._rename else frame
 
-    def passes(self, data: bytes, *, whole: bool = False) -> bool:
-        """Whether what arrived is one frame that goes to the caller as it came, with nothing in it to note.
+    def pattern(self, frame: bytes, out: bytes) -> Pattern | None:
+        """What was just fed, and what became of it, as a pattern of more that would come to the same.
 
-        As nearly all are: one more piece of the only choice in a chunk, which has begun and goes on.
-
-        Args:
-            whole: it is known to be a frame, and may be renamed afterwards.
+        What is noted of a frame is noted once: another that differs in its texts changes nothing more.
         """
-        if (
-            not data.startswith(b"data: {")
-            or data.find(b"\n") != len(data) - 2
-            or data[-1] != 10
-            or b"\r" in data
-            or self._done
-            or (not whole and (self._frames.rest or self._rename is not None))
-            or not self.facts.content
-        ):
-            return False
-        try:
-            piece = _read_piece(data[6:-2])
-            if not data.isascii():
-                data.decode()  # the piece's reader passes over what it does not look for
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        choices = piece.choices
-        return (
-            len(choices) == 1
-            and choices[0].finish_reason is None
-            and choices[0].index in self._open
-            and not piece.usage
-            and not piece.error
-        )
+        if not self._lone or self._done or self.failure is not None:
+            return None
+        if self._rename:
+            return renamed(frame, out)
+        return same(frame) if out == frame else None
 
     def _read(self, payload: bytes) -> bool:
         """Note what a payload tells; whether the caller is to have it."""

@@ -12,6 +12,7 @@ from proxy.openai_format.legacy import restore_chunk, restore_completion
 from proxy.openai_format.shapes import check_chunk, check_completion
 from proxy.providers.embeddings import read_embeddings
 from proxy.providers.exact import ExactRelay, relay_completion
+from proxy.providers.pattern import Pattern, retold
 from proxy.providers.seam import Provider, StreamParser, Target, media_type
 
 
@@ -24,11 +25,11 @@ class Relay(Protocol):
     facts: Facts
     failure: UpstreamError | None
 
-    def passes(self, data: bytes) -> bool:
-        """Whether these bytes go to the caller as they are, once content flows; they are then not fed."""
-        ...
-
     def feed(self, data: bytes) -> bytes: ...
+
+    def pattern(self, frame: bytes, out: bytes) -> Pattern | None:
+        """What was just fed, and what became of it, as a pattern of more that would come to the same."""
+        ...
 
     def finish(self) -> bytes: ...
 
@@ -43,9 +44,6 @@ class EncodedRelay:
         self._wants_usage = call.wants_usage
         self._legacy = reads_function_call(call)
 
-    def passes(self, data: bytes) -> bool:  # noqa: ARG002
-        return False
-
     def feed(self, data: bytes) -> bytes:
         out = self.write(self._parser.feed(data))
         if self._parser.thinking:
@@ -53,6 +51,9 @@ class EncodedRelay:
         if self._parser.ended and self.failure is None:
             self.facts.finished = True
         return out
+
+    def pattern(self, frame: bytes, out: bytes) -> Pattern | None:
+        return retold(frame, out) if self._parser.plain and self.failure is None else None
 
     def finish(self) -> bytes:
         return self.close(self._parser.finish())
@@ -95,6 +96,7 @@ class WholeAnswer:
 
     thinking = False
     ended = False
+    plain = False
 
     def __init__(self, provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> None:
         self._parts: list[bytes] = []

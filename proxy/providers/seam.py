@@ -54,8 +54,12 @@ class StreamParser(Protocol):
     `feed` and `finish` give what is complete and then raise, so that chunks before a failure are not lost.
     The chunk with `usage` comes last, whenever the upstream told it. `thinking` turns true when the model has
     begun to think, which some upstreams tell without showing the thoughts; `ended` with the terminal event,
-    whether or not the body goes on.
+    whether or not the body goes on. `plain` says of the last `feed` that it was one whole frame, and left the parser
+    so that another one that differs only in its text, or in a time, would be told alike.
     """
+
+    @property
+    def plain(self) -> bool: ...
 
     @property
     def thinking(self) -> bool: ...
@@ -140,6 +144,22 @@ class Provider(Protocol):
                 yield {**model, "object": "model", "created": created if isinstance(created, int) else 0}
 
 
+class Behind(Protocol):
+    """Who is called with what comes over a connection; asyncio's protocol."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class Shortcut(Behind, Protocol):
+    """Stands before somebody who is called with what comes, and calls him with what it cannot take."""
+
+    behind: Behind
+
+
 class Exchange(Source, Protocol):
     """One request on the wire, and its answer; the body is read, or pushed at a sink. Whoever opened it closes it."""
 
@@ -164,6 +184,14 @@ class Exchange(Source, Protocol):
 
     def start(self, sink: Sink) -> None:
         """Push the body at `sink`."""
+        ...
+
+    def framing(self, body: bytes) -> bytes | None:
+        """How the size of the chunk is written that brought what is being pushed; None when it is not just one."""
+        ...
+
+    def shorten(self, shortcut: Shortcut | None) -> None:
+        """Have the connection bring what comes to `shortcut` first; None ends that."""
         ...
 
     def close(self, *, drain: bool = False) -> None:

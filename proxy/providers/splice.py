@@ -27,11 +27,11 @@ def splice_request(
     if model != call.model:
         edits.append((call.members["model"], encode(model)))
     if ask_usage and call.stream and not call.wants_usage:
-        options = call.members.get("stream_options")
-        if options is None:
+        if "stream_options" not in call.members:
             end = len(call.body.rstrip()[:-1].rstrip())  # of the last member, before the closing brace
             edits.append((slice(end, end), b',"stream_options":' + _USAGE_ASKED))
         else:
+            options = call.members["stream_options"]
             edits.append((options, _with_usage(call.body[options])))
     return splice(call.body, edits)
 

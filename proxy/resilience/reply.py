@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -12,6 +11,7 @@ from proxy.errors import Broken, TooSlow
 from proxy.providers.relay import Relay
 from proxy.providers.seam import Exchange
 from proxy.resilience.clock import StreamClock
+from proxy.resilience.express import MOST_GAPS, Express, Out
 
 
 class WholeReply(msgspec.Struct, frozen=True):
@@ -23,17 +23,6 @@ class WholeReply(msgspec.Struct, frozen=True):
     facts: Facts
 
 
-class Out(Protocol):
-    """Where the bytes of a stream go; they are whole events."""
-
-    def push(self, data: bytes) -> None: ...
-
-    def push_last(self, data: bytes) -> None:
-        """The last events, which may be none: the stream is at its good end."""
-        ...
-
-
-MOST_GAPS = 256
 _FLOOD = "the upstream sends much and no content"
 
 
@@ -72,39 +61,55 @@ class StreamReply:
         self._before = 0  # bytes of the upstream before first content
         self._limit = upstream.max_frame_bytes
         self._out: Out | None = None
-        self._push: Callable[[bytes], None] | None = None  # what to do with content, once it flows
+        self._express: Express | None = None
         self._gaps, self._count_gaps = gaps, count_gaps
-        self._shown = 0.0  # when content last came, in the loop's time
+        self._came = self._shown = started  # when bytes, and when content, last came the long way, in the loop's time
         self._pieces = 0  # of content, as far as they have been counted
         self._loop = loop
-        self._clock = StreamClock(upstream.timeouts, started, self._expire)
+        self._clock = StreamClock(upstream.timeouts, started, self._last_came, self._expire)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""
-        push = self._push
-        if push is None or not self._relay.passes(data):
-            if not self.finished.done():
-                self.absorb(len(data), self._relay.feed(data))
+        if self.finished.done():
             return
-        gaps, now = self._gaps, self._loop.time()
-        gaps.append(now - self._shown)
-        if len(gaps) >= MOST_GAPS:
-            self._count_gaps(gaps)
-        self._clock.last = self._shown = now
-        push(data)
+        out = self._relay.feed(data)
+        self.absorb(len(data), out)
+        if self._out is not None and not self.finished.done():
+            self._shorten(self._out, data, out)
+
+    def _shorten(self, to: Out, data: bytes, out: bytes) -> None:
+        """Give the reads that come to the express, as long as they are like this one."""
+        if self._express is not None and self._express.given_up:
+            return
+        source, pattern = self._sources[0], self._relay.pattern(data, out)
+        framing = source.framing(data) if pattern is not None else None
+        if pattern is not None and framing is not None and (write := to.write) is not None:
+            if self._express is None:
+                self._express = Express(source, write, self._gaps, self._count_gaps)
+            self._express.learn(pattern, framing, len(data), self._came)
+        elif self._express is not None:
+            source.shorten(None)
+
+    @property
+    def shown(self) -> float:
+        """When content last came, in the loop's time."""
+        return self._shown if self._express is None else max(self._shown, self._express.last)
+
+    def _last_came(self) -> float:
+        return max(self._came, self.shown)
 
     def absorb(self, size: int, out: bytes) -> None:
         """Note that `size` bytes of the upstream came, and pass on what they gave."""
         if self.finished.done():
             return
         now, relay = self._loop.time(), self._relay
-        self._clock.last = now
+        self._came = now
         if not self.committed.done():
             self._before += size
             if self._before > self._limit and not self.facts.content:
                 relay.failure = relay.failure or Broken(_FLOOD, code="upstream_bad_response")
         elif self.facts.pieces > self._pieces:
-            self._gaps.append(now - self._shown)
+            self._gaps.append(now - self.shown)
             if len(self._gaps) >= MOST_GAPS:
                 self._count_gaps(self._gaps)
         if self.facts.pieces > self._pieces:
@@ -131,7 +136,7 @@ class StreamReply:
     def connect(self, out: Out) -> None:
         """Push what was held back, and from now on all that comes, at `out`."""
         held, self._held = b"".join(self._held), []
-        self._out, self._push = out, None if self.finished.done() else out.push
+        self._out = out
         if self._ends:
             out.push_last(held)
         elif held:
@@ -149,9 +154,9 @@ class StreamReply:
             source.resume()
 
     def close(self) -> None:
-        """Stop the clocks; nothing is taken any more."""
-        self._push = None
+        """Stop the clocks; nothing is taken any more. What refers to us is let go of: no garbage is left to collect."""
         self._clock.stop()
+        self._sources, self._out, self._express = (), None, None
         for future in (self.committed, self.finished):
             if future.done():
                 future.cancelled() or future.exception()  # looked at, whoever waited for it
@@ -179,7 +184,8 @@ class StreamReply:
             self._out.push(data)
 
     def _finish(self, error: Exception | None) -> None:
-        self._push = None
+        if self._express is not None and self._sources:
+            self._sources[0].shorten(None)
         self._clock.stop()
         for future in (self.committed, self.finished):
             if future.done():

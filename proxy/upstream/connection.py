@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol, cast
 
+from proxy.providers.seam import Shortcut
 from proxy.upstream.exchange import NEVER, Exchange
 
 DRAIN_SECONDS = 1.0
@@ -25,7 +26,7 @@ class Connection(asyncio.Protocol):
     """One socket, in use or idle; implements the exchange's `Line`."""
 
     __slots__ = (
-        "_dedicated", "_drain", "_ended", "_looks_at", "_loop", "_owner", "_reading_paused", "_watch", "exchange",
+        "_drain", "_ended", "_looks_at", "_loop", "_owner", "_reading_paused", "_shortcut", "_watch", "exchange",
         "idle_since", "transport",
     )  # fmt: skip
 
@@ -34,7 +35,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._drain: asyncio.TimerHandle | None = None
         self._ended = False  # the upstream has said that it sends no more
-        self._reading_paused = self._dedicated = False
+        self._reading_paused = False
+        self._shortcut: Shortcut | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._looks_at = NEVER
         self.transport: asyncio.Transport | None = None
@@ -98,17 +100,19 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         self._reading_paused = False
 
-    def dedicate(self, exchange: Exchange) -> None:
-        if self.transport is not None:
-            self.transport.set_protocol(cast(asyncio.Protocol, exchange))
-            self._dedicated = True
+    def shorten(self, shortcut: Shortcut | None) -> None:
+        if self.transport is None or shortcut is self._shortcut:
+            return
+        self._shortcut = shortcut
+        if shortcut is not None:
+            shortcut.behind = self
+        self.transport.set_protocol(self if shortcut is None else cast(asyncio.Protocol, shortcut))
 
     def release(self, *, reusable: bool) -> None:
         self.exchange = None
         transport = self.transport
-        if self._dedicated and transport is not None:
-            transport.set_protocol(self)
-            self._dedicated = False
+        if self._shortcut is not None:
+            self.shorten(None)
         if self._drain is not None:
             self._stop_draining()
         if self._reading_paused:

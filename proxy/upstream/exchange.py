@@ -5,44 +5,17 @@ stands between the upstream's bytes and the sink.
 """
 
 import asyncio
-from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade
 
 from proxy.call import Sink
 from proxy.errors import Broken, CutShort, ProxyError, ProxyFault, TooSlow, Unreachable
+from proxy.providers.seam import Shortcut
 from proxy.upstream.answer import MAX_HEAD_BYTES, Answer
+from proxy.upstream.line import Line
 
 NEVER = float("inf")
 WAITING_BYTES = 64 * 1024  # of a body that nobody has asked for yet
-
-
-class Line(Protocol):
-    """The connection that an exchange has while its answer comes."""
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def watch(self, until: float) -> None:
-        """Call the exchange's `expire` at this time of the loop's, or earlier."""
-        ...
-
-    def dedicate(self, exchange: "Exchange") -> None:
-        """Call the exchange with what comes, until it lets go."""
-        ...
-
-    def eof_received(self) -> bool: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def drain(self) -> None:
-        """Nobody wants the rest of this answer, but its end seems near: take it in, for a moment."""
-        ...
-
-    def release(self, *, reusable: bool) -> None:
-        """The exchange is over, and lets the connection go: into the pool, or shut."""
-        ...
 
 
 class Stale(Exception):
@@ -57,8 +30,8 @@ class Exchange(Answer):
     """
 
     __slots__ = (
-        "_body", "_clock", "_draining", "_failure", "_fed", "_limit", "_line", "_loop", "_paused", "_reader",
-        "_reused", "_silent", "_sink", "_size", "_until", "connect_seconds", "headed",
+        "_body", "_clock", "_draining", "_failure", "_fed", "_limit", "_line", "_loop", "_paused", "_read",
+        "_reader", "_reused", "_silent", "_sink", "_size", "_until", "connect_seconds", "headed",
     )  # fmt: skip
 
     def __init__(self, line: Line, loop: asyncio.AbstractEventLoop, *, reused: bool) -> None:
@@ -73,6 +46,7 @@ class Exchange(Answer):
         self._body: list[bytes] = []  # what of the body waits here to be asked for, a piece for each read
         self._size = 0  # of the body, in bytes, while it is held or passes by unwanted
         self._silent = 0  # bytes that came since there was last any body in them
+        self._read = b""  # what brought the body that is just being pushed
         self._reader: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
         self._failure: ProxyError | None = None
@@ -101,10 +75,12 @@ class Exchange(Answer):
             if self._sink is None:
                 self._hold(body)
             else:
+                self._read = data
                 try:
                     self._sink.feed(body)
                 except Exception as error:  # noqa: BLE001  # our own bug must end the stream, not leave it standing
                     self._fail(ProxyFault("the sidecar failed on this stream"), error)
+                self._read = b""
         else:
             self._silent += len(data)
             if self._silent > MAX_HEAD_BYTES and not self._complete:
@@ -132,23 +108,6 @@ class Exchange(Answer):
         else:
             text = "the connection to the upstream broke before an answer"
             self._fail(Unreachable(text, code="upstream_disconnected"), error)
-
-    # The same as a protocol, while the connection is dedicated to a stream: a chunk then takes a call less.
-
-    data_received = receive
-
-    def eof_received(self) -> bool:
-        return self._line.eof_received() if self._line is not None else False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._line is not None:
-            self._line.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The request is in memory as a whole: nobody waits until it has left."""
-
-    def resume_writing(self) -> None:
-        """See `pause_writing`."""
 
     def expire(self, now: float) -> float:
         """Fail if the clock has run out by now; the time until which it runs."""
@@ -203,7 +162,19 @@ class Exchange(Answer):
             sink.end()
         elif self._line is not None:
             self.resume()
-            self._line.dedicate(self)
+
+    def framing(self, body: bytes) -> bytes | None:
+        """How the size of the chunk is written that brought what is being pushed; None when it is not just one."""
+        for size in (b"%x\r\n", b"%X\r\n"):
+            line = size % len(body)
+            if self._read.startswith(line) and len(self._read) == len(line) + len(body) + 2:
+                return size
+        return None
+
+    def shorten(self, shortcut: Shortcut | None) -> None:
+        """Have the connection bring what comes to `shortcut` first; None ends that."""
+        if self._line is not None:
+            self._line.shorten(shortcut)
 
     def pause(self) -> None:
         """Push nothing until `resume`; what the upstream sends then waits in the network."""

@@ -1,6 +1,7 @@
 """Streams towards the caller: commit point, clocks, keep-alive comments, honest endings, back-pressure."""
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.conftest import DIALECTS, MODELS, Sidecar, Start
 
 each_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 TEXT = "one two three four five"
+OURS = ("proxy.edge", "proxy.pipeline", "proxy.providers", "proxy.resilience", "proxy.telemetry", "proxy.upstream")
 
 
 async def events(response: aiohttp.ClientResponse) -> list[str]:
@@ -287,3 +289,21 @@ async def test_a_bug_of_ours_in_a_stream(
     assert "secret detail" in caplog.text
     (line,) = await sidecar.lines.wait_for(1)
     assert line["outcome"] == "proxy_error"
+
+
+async def test_a_good_stream_leaves_no_garbage(sidecar: Sidecar) -> None:
+    """What a stream was made of goes when it ends: nothing refers to itself in a circle, for a collector to find."""
+    await events(await open_stream(sidecar, "openai"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await events(await open_stream(sidecar, "openai"))
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = {type(each).__name__ for each in gc.garbage if type(each).__module__.startswith(OURS)}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not ours

@@ -30,7 +30,7 @@ class Script:
 
     def __init__(self, chunks: Iterable[Json], failure: Exception | None = None, ends: bool = False) -> None:
         self._chunks, self._failure, self._ends = list(chunks), failure, ends
-        self.thinking = False
+        self.thinking = self.plain = False
 
     @property
     def ended(self) -> bool:

@@ -21,7 +21,7 @@ class MessagesStream:
         self._call = call
         self._frames = SseFrames(max_frame_bytes)
         self._build = ChunkBuilder(f"chatcmpl-{call.id}", int(call.received_at), call.model)
-        self.thinking = False
+        self.thinking = self.plain = False
         self._begun = False
         self.ended = False
         self._counts: Json = {}
@@ -33,8 +33,10 @@ class MessagesStream:
         self._inputs: dict[int, Json] = {}  # of tool blocks for which no fragment has come
 
     def feed(self, data: bytes) -> Iterator[Json]:
-        for frame in self._frames.feed(data):
+        frames = self._frames.feed(data)
+        for frame in frames:
             yield from self._frame(frame)
+        self.plain = frames == [data]
 
     def finish(self) -> Iterator[Json]:
         tail = self._frames.flush()

@@ -29,11 +29,13 @@ class ChatStream:
         self._lines = JsonLines(max_frame_bytes)
         self._builder: ChunkBuilder | None = None
         self._tools = 0
-        self.ended = False
+        self.ended = self.plain = False
 
     def feed(self, data: bytes) -> Iterator[Json]:
-        for line in self._lines.feed(data):
+        lines = self._lines.feed(data)
+        for line in lines:
             yield from self.read(line)
+        self.plain = lines == [data]
 
     def finish(self) -> Iterator[Json]:
         tail = self._lines.flush()

@@ -59,15 +59,18 @@ class NormalisedStream:
         self._builder: ChunkBuilder | None = None
         self._choices: dict[int, _Choice] = {}
         self._usage: Json | None = None
-        self.ended = False
+        self.ended = self.plain = False
+        self._goes_on = False  # what was last read ended no choice, and added to no tool call
 
     def feed(self, data: bytes) -> Iterator[Json]:
-        for frame in self._frames.feed(data):
+        frames = self._frames.feed(data)
+        for frame in frames:
             for payload in sse_data(frame):
                 if not self.ended and NAMED_ERROR.search(frame):
                     raise in_stream_error(payload)
                 if not self.ended:
                     yield from self._read(payload)
+        self.plain = self._goes_on and frames == [data]
 
     def finish(self) -> Iterator[Json]:
         for payload in sse_data(self._frames.flush()):
@@ -77,6 +80,7 @@ class NormalisedStream:
             yield from self._end()
 
     def _read(self, payload: bytes) -> Iterator[Json]:
+        self._goes_on = True
         if payload.strip().startswith(b"[DONE]"):
             yield from self._end()
             return
@@ -89,6 +93,8 @@ class NormalisedStream:
         for choice in choices if isinstance(choices, list) else ():
             for made in self._read_choice(chunk, choice):
                 yield {**made, **kept}
+            if choice.get("finish_reason") or (choice.get("delta") or {}).get("tool_calls"):
+                self._goes_on = False
 
     def _end(self) -> Iterator[Json]:
         self.ended = True

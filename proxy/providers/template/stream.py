@@ -46,7 +46,7 @@ class _Items(Protocol):
 class TemplateStream:
     """One stream; see `StreamParser`."""
 
-    thinking = False
+    thinking = plain = False
 
     def __init__(self, call: Call, shape: Shape, headers: Mapping[str, str], max_frame_bytes: int) -> None:
         self._shape = shape

@@ -156,7 +156,7 @@ def _entry(token: Json) -> Json:
 class GenerateStream:
     """One answer of /generate_stream; see `StreamParser`. It has no [DONE]: the last event holds the whole text."""
 
-    thinking = False
+    thinking = plain = False
 
     def __init__(self, call: Call, headers: Mapping[str, str], max_frame_bytes: int, *, logprobs: bool) -> None:
         self._frames = SseFrames(max_frame_bytes)
