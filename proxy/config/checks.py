@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.config.mistakes import Path, nearest
-from proxy.config.model import Providers, ProviderTraits, wires_for
+from proxy.config.model import Providers, ProviderTraits, Server, wires_for
 from proxy.config.source import Document
 
 
@@ -33,6 +33,19 @@ def check_references(document: Document, providers: Providers) -> None:
     _check_unique(document, callers, ("server", "callers"), "name")
     _check_unique(document, callers, ("server", "callers"), "key")
     _check_reachable(document, routes)
+    _check_bounds(document, _mapping(tree.get("server")))
+
+
+def _check_bounds(document: Document, server: dict[str, Any]) -> None:
+    """One body must fit into the room for all; that they are sizes is checked elsewhere."""
+    names = ("max_body_bytes", "max_buffered_bytes")
+    try:
+        bounds = Server.model_validate({name: server[name] for name in names if name in server})
+    except ValidationError:
+        return
+    if bounds.max_buffered_bytes < bounds.max_body_bytes:
+        place = names[1] if names[1] in server else names[0]
+        document.mistake(("server", place), "max_buffered_bytes must be at least max_body_bytes, or no such body fits")
 
 
 def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, providers: Providers) -> None:

@@ -64,6 +64,8 @@ class Server(Section):
     direct_models: bool | None = None
     """Whether `upstream/model` addresses an upstream directly. Default: only when there are no callers."""
     max_body_bytes: Bytes = 64 * 1024**2
+    max_buffered_bytes: Bytes = 512 * 1024**2
+    """Of the bodies of all calls in flight together; a call above it is answered 503."""
     max_connections: Annotated[int, Field(gt=0)] = 20_000
     body_timeout_seconds: Seconds = 60.0
     """In this long a request's body must bring 64 KiB, or its end; else it is answered 408."""

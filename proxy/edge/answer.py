@@ -6,7 +6,7 @@ from aiohttp import web
 
 from proxy.call import Call
 from proxy.config import Server
-from proxy.edge.body import read_body
+from proxy.edge.body import Buffered, Share, read_body
 from proxy.edge.render import JSON_TYPE, call_lines, error_response
 from proxy.edge.stream import CallerStream
 from proxy.edge.written import Listener, Response, Written
@@ -32,16 +32,19 @@ class Finish(Listener, Protocol):
 class CallAnswer:
     """Implements the pipeline's `Answer` on an aiohttp request; `response` is what the handler returns in the end."""
 
-    def __init__(self, request: web.BaseRequest, server: Server, telemetry: Telemetry, listener: Finish) -> None:
+    def __init__(
+        self, request: web.BaseRequest, server: Server, telemetry: Telemetry, listener: Finish, buffered: Buffered
+    ) -> None:
         self.response: Response | None = None
         self._request = request
         self._server = server
         self._telemetry = telemetry
         self._listener = listener
+        self._share = Share(buffered, server.max_buffered_bytes)
         self._stream: CallerStream | None = None
 
     async def body(self) -> bytes:
-        return await read_body(self._request, self._server)
+        return await read_body(self._request, self._server, self._share)
 
     def expect(self, call: Call, record: CallRecord) -> None:
         if call.stream:
@@ -93,8 +96,11 @@ class CallAnswer:
         record.status = error.status
         self.response = error_response(error, record)
         self._listener.finish(self._request, self.response)
+        if not record.model_asked and not self._request.content.is_eof():  # the rest of the body is not wanted
+            self.response.force_close()
 
     def close(self) -> None:
-        """Nothing is sent any more."""
+        """Nothing is sent, or held, any more."""
+        self._share.give_back()
         if self._stream is not None:
             self._stream.close()

@@ -5,9 +5,36 @@ import asyncio
 from aiohttp import HttpVersion11, web
 
 from proxy.config import Server
-from proxy.errors import BodyTooLarge, InvalidRequest, ReadTimeout, UnsupportedMedia
+from proxy.errors import BodyTooLarge, InvalidRequest, ProxyFault, ReadTimeout, UnsupportedMedia
 
 PROGRESS_BYTES = 64 * 1024  # in each `body_timeout_seconds`: a byte now and then is no progress
+
+
+class Buffered:
+    """The bodies of all calls in flight; `size` in bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
+class Share:
+    """What one call has of them, from its first byte until it is given back."""
+
+    def __init__(self, buffered: Buffered, limit: int) -> None:
+        self._buffered, self._limit = buffered, limit
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Raises ProxyFault when all calls together would have too much."""
+        if self._buffered.size + size > self._limit:
+            text = "too much is being sent at once (server.max_buffered_bytes)"
+            raise ProxyFault(text, code="overloaded", status=503, headers={"retry-after": "1"})
+        self._buffered.size += size
+        self._size += size
+
+    def give_back(self) -> None:
+        self._buffered.size -= self._size
+        self._size = 0
 
 
 def check_media(request: web.BaseRequest) -> None:
@@ -24,11 +51,11 @@ def check_media(request: web.BaseRequest) -> None:
         raise UnsupportedMedia("send the body without Content-Encoding")
 
 
-async def read_body(request: web.BaseRequest, server: Server) -> bytes:
+async def read_body(request: web.BaseRequest, server: Server, share: Share) -> bytes:
     """The whole body.
 
     Raises:
-        BodyTooLarge, ReadTimeout, UnsupportedMedia, InvalidRequest.
+        BodyTooLarge, ReadTimeout, UnsupportedMedia, InvalidRequest, ProxyFault (see `Share.take`).
     """
     check_media(request)
     limit, content = server.max_body_bytes, request.content
@@ -36,6 +63,7 @@ async def read_body(request: web.BaseRequest, server: Server) -> bytes:
         body = content.read_nowait()
         if len(body) > limit:
             raise _too_large(limit)
+        share.take(len(body))
         return body
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
@@ -53,6 +81,7 @@ async def read_body(request: web.BaseRequest, server: Server) -> bytes:
                     parts.append(data)
                     if size > limit:
                         raise _too_large(limit)
+                    share.take(len(data))
         except TimeoutError as error:
             raise ReadTimeout("the request's body did not arrive in time") from error
         except web.RequestPayloadError as error:

@@ -12,6 +12,7 @@ from aiohttp import web
 from proxy.call import Json, Operation
 from proxy.config import Server
 from proxy.edge.answer import CallAnswer
+from proxy.edge.body import Buffered
 from proxy.edge.guard import Guard
 from proxy.edge.render import error_response, request_id
 from proxy.edge.written import Response, Written
@@ -69,6 +70,8 @@ class DataEndpoints:
         }
         self._answering: dict[asyncio.Task[object], CallRecord] = {}
         self._guard = Guard(Server())
+        self._buffered = Buffered()
+        telemetry.buffered.set_function(lambda: self._buffered.size)
 
     @property
     def answering(self) -> int:
@@ -146,7 +149,7 @@ class DataEndpoints:
     async def _call(self, request: web.BaseRequest, *, operation: Operation) -> Response:
         pipeline = self._state.pipeline
         record = CallRecord(request_id(request.headers), time.perf_counter())
-        answer = CallAnswer(request, pipeline.snapshot.config.server, self._telemetry, self)
+        answer = CallAnswer(request, pipeline.snapshot.config.server, self._telemetry, self, self._buffered)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a handler runs in a task")

@@ -91,6 +91,7 @@ class Telemetry:
         streams = Gauge("octet_open_streams", "Streams being answered now.", registry=registry)
         streams.set_function(lambda: self.open_streams)
         self.connections = Gauge("octet_caller_connections", "Connections of callers.", registry=registry)
+        self.buffered = Gauge("octet_buffered_bytes", "Bodies of calls in flight, held in memory.", registry=registry)
         self._pools = Gauge(
             "octet_connections", "Connections to an upstream, in use and waiting for the next request.",
             ("upstream", "state"), registry=registry,

@@ -74,6 +74,24 @@ def test_what_a_route_needs(mistakes: Callable[..., list[str]], route: str, told
     assert mistakes(ROUTE + route) == ["octet.yaml:" + told]
 
 
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("{max_body_bytes: 1GiB}", "2:10: server.max_body_bytes"),
+        ("{max_body_bytes: 2KiB, max_buffered_bytes: 2047}", "2:32: server.max_buffered_bytes"),
+    ],
+)
+def test_one_body_fits_into_the_room_for_all(mistakes: Callable[..., list[str]], server: str, told: str) -> None:
+    """Else no body of the allowed size could ever be taken."""
+    text = ": max_buffered_bytes must be at least max_body_bytes, or no such body fits"
+    assert mistakes(f"{UP}server: {server}") == [f"octet.yaml:{told}{text}"]
+
+
+def test_the_room_for_all_may_be_that_for_one(config: Callable[..., Config]) -> None:
+    """One call at a time, then."""
+    assert config(UP + "server: {max_body_bytes: 2KiB, max_buffered_bytes: 2048}").server.max_buffered_bytes == 2048
+
+
 def test_there_is_an_upstream(mistakes: Callable[..., list[str]]) -> None:
     """A configuration without upstreams serves nobody."""
     assert mistakes("\nupstreams: {}") == ["octet.yaml:2:1: upstreams: must name at least one upstream"]

@@ -139,6 +139,28 @@ async def test_too_large(start: Start) -> None:
     assert (await raw(sidecar, head + chunk))[0] == 413
 
 
+async def test_bodies_of_all_calls_together(start: Start) -> None:
+    """Above the bound on all of them a call is a 503 that says when to come again; room comes back as calls end."""
+    sidecar = await start(server={"max_body_bytes": 1000, "max_buffered_bytes": 1500})
+    address = sidecar.app.addresses[0]
+    whole = post(json.dumps({**json.loads(GOOD), "user": "u" * 700}).encode())
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(whole[:-1])
+    held = len(whole.partition(b"\r\n\r\n")[2]) - 1
+    async with asyncio.timeout(10):
+        while await sidecar.metric("octet_buffered_bytes") != held:
+            pass
+    status, headers, answer = await raw(sidecar, whole)
+    assert (status, headers["retry-after"], answer["error"]["code"]) == (503, "1", "overloaded")
+    assert_openai_error(answer)
+    assert (await raw(sidecar, post(GOOD)))[0] == 200
+    writer.write(whole[-1:])
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+    assert await sidecar.metric("octet_buffered_bytes") == 0
+    assert (await raw(sidecar, whole))[0] == 200
+
+
 async def test_a_body_that_does_not_come(start: Start) -> None:
     """A body that stands still is a 408."""
     sidecar = await start(server={"body_timeout_seconds": 0.1})
