@@ -13,8 +13,9 @@ MOST_TEXTS = 4
 _SHOWN = rb"content|text|arguments|partial_json"
 _UNREAD = rb"created_at|obfuscation"
 _NOTED = rb"reasoning|reasoning_content|refusal"
-# With only such escapes as everybody writes a text means the same wherever it is put.
-_PLAIN = rb'(?:[^"\\\x00-\x1f]+|\\["\\bfnrt])*'
+# With only such escapes as everybody writes a text means the same wherever it is put. Nothing that matched is tried
+# again in another way: that would take for ever.
+_PLAIN = rb'(?:[^"\\\x00-\x1f]++|\\["\\bfnrt])*+'
 _is_escaped = re.compile(_PLAIN).fullmatch
 _TEXT = rb'"(?:%b)": ?"(' + _PLAIN + rb')"'
 _find_texts = re.compile(_TEXT % b"|".join((_SHOWN, _UNREAD, _NOTED))).finditer

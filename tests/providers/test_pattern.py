@@ -53,6 +53,15 @@ def test_a_name_behind_the_text_is_no_pattern() -> None:
     assert renamed(frame, frame.replace(b'"x"', b'"y"')) is None
 
 
+@pytest.mark.parametrize("odd", [b"\\u00e9", b"\\/", b"\x01", b"\\"])
+def test_a_long_text_with_an_odd_end(odd: bytes) -> None:
+    """It is looked through once: a pattern that tried every way to cut it would not come to an end."""
+    for text in (b"a" * 100_000 + odd, b"\\n" * 50_000 + odd, b"ab\\n" * 25_000 + odd):
+        assert not is_plain(text)
+        frame = b'{"content":"' + text + b'"}'
+        assert same(frame) is renamed(frame, frame) is retold(frame, frame) is None
+
+
 @pytest.mark.parametrize("text", ["", "a", "\\n\\t\\\\", '\\"', "\u3000\u00a0é🦊", "\x7f"])
 def test_what_may_stand_in_a_string(text: str) -> None:
     """Characters of all scripts, and usual escapes."""
