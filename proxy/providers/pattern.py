@@ -31,26 +31,30 @@ class Pattern(msgspec.Struct, frozen=True):
         fixed: what stands before, between and after their texts.
         before, after: what is written around the texts; None: the frame goes out as it came.
         last_only: only the last text is written, and not all from the first one on.
+        lacks_last: the last text may be empty; where another is, the frame has no content, and is no such frame.
     """
 
     fixed: tuple[bytes, ...]
     before: bytes | None = None
     after: bytes = b""
     last_only: bool = False
+    lacks_last: bool = False
 
 
 def same(frame: bytes) -> Pattern | None:
     """The pattern of a frame that goes out as it came; None when nothing in it can vary."""
-    fixed = _between(frame, list(_find_texts(frame)))
-    return Pattern(fixed) if fixed else None
+    texts = list(_find_texts(frame))
+    fixed = () if all(map(_is_filling, texts)) else _between(frame, texts)
+    return Pattern(fixed, lacks_last=_is_filling(texts[-1])) if fixed else None
 
 
 def renamed(frame: bytes, out: bytes) -> Pattern | None:
     """The same for one that goes out with something else before its texts."""
-    fixed, written = _between(frame, list(_find_texts(frame))), _between(out, list(_find_texts(out)))
-    if not fixed or not written or fixed[1:] != written[1:]:
+    texts = list(_find_texts(frame))
+    fixed, written = _between(frame, texts), _between(out, list(_find_texts(out)))
+    if not written or fixed[1:] != written[1:] or all(map(_is_filling, texts)):
         return None
-    return Pattern(fixed, written[0], fixed[-1])
+    return Pattern(fixed, written[0], fixed[-1], lacks_last=_is_filling(texts[-1]))
 
 
 def retold(frame: bytes, out: bytes) -> Pattern | None:
@@ -73,6 +77,11 @@ def is_plain(text: bytes) -> bool:
     if shown.isprintable() and '"' not in shown and "\\" not in shown:  # as nearly all are
         return True
     return _is_escaped(text) is not None and not any(each in text for each in _BREAKS)
+
+
+def _is_filling(text: re.Match[bytes]) -> bool:
+    """Whether a text only hides the length of the others, as OpenAI's do, or tells a time."""
+    return text[0].startswith((b'"obfuscation"', b'"created_at"'))
 
 
 def _between(frame: bytes, texts: list[re.Match[bytes]]) -> tuple[bytes, ...]:

@@ -41,9 +41,8 @@ class Express(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_after", "_before", "_between", "_count_gaps", "_exchange", "_first", "_gaps", "_last_only", "_leads",
-        "_learnt", "_loop", "_size", "_start", "_stop", "_tail", "_tries", "_write",
-        "behind", "last",
+        "_after", "_before", "_between", "_count_gaps", "_exchange", "_first", "_gaps", "_lacks_last", "_last_only",
+        "_leads", "_learnt", "_loop", "_size", "_start", "_stop", "_tail", "_tries", "_write", "behind", "last",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +77,7 @@ class Express(asyncio.Protocol):
         self._tail = tail + b"\r\n"
         self._start, self._stop = len(framing % size) + len(self._first), -len(self._tail)
         self._before, self._after, self._last_only = pattern.before, pattern.after, pattern.last_only
+        self._lacks_last = pattern.lacks_last
         self._leads: dict[int, bytes] = {}  # how a read of this length begins
         self._exchange.shorten(self)
 
@@ -92,10 +92,10 @@ class Express(asyncio.Protocol):
             text = middle = data[self._start : self._stop]
             for fixed in self._between:
                 before, found, text = text.partition(fixed)
-                if not found or not is_plain(before):
+                if not found or not before or not is_plain(before):
                     break
             else:
-                if is_plain(text) and (text or not self._last_only):  # no text is told in another way
+                if (text or self._lacks_last) and is_plain(text):  # no text is no content
                     now, gaps = self._loop.time(), self._gaps
                     gaps.append(now - self.last)
                     self.last = now

@@ -86,7 +86,7 @@ class StreamReply:
         if pattern is not None and framing is not None and (write := to.write) is not None:
             if self._express is None:
                 self._express = Express(source, write, self._gaps, self._count_gaps)
-            self._express.learn(pattern, framing, len(data), self._came)
+            self._express.learn(pattern, framing, len(data), self.shown)
         elif self._express is not None:
             source.shorten(None)
 

@@ -189,7 +189,7 @@ def both(wire: Wire, reads: list[bytes]) -> Told:
     assert long.short == 0
     assert (short.events, short.ends, short.failure) == (long.events, long.ends, long.failure)
     assert short.noted == long.noted
-    assert short.fate == long.fate
+    assert (short.fate, short.gaps) == (long.fate, long.gaps)
     return short
 
 
@@ -384,6 +384,14 @@ async def test_the_lengths_that_are_remembered_are_few() -> None:
         tracemalloc.stop()
     assert len(taken) == 1999
     assert kept < 1_000_000
+
+
+@each_wire
+def test_no_text_is_no_content(wire: Wire) -> None:
+    """Pieces without a text are passed on, or not, as ever; they do not count as content that came."""
+    words = [wire.frame(text) for text in ('"a"', '"b"', '""', '"c"', '""', '""', '"d"')]
+    told = both(wire, [framed(wire.first), *map(framed, words), framed(wire.last) + END])
+    assert told.gaps == 3
 
 
 pieces = st.one_of(
