@@ -14,6 +14,8 @@ _ESCAPES = (
     (b"\xe2\x80\xa9", b"\\u2029"),
 )
 
+LINE_ENDS = tuple(raw for raw, _ in _ESCAPES)
+
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder().decode
 

@@ -92,7 +92,7 @@ class ExactRelay:
                     if self._read(payload):
                         out.append(self._rename.apply(frame) if self._rename else frame)
                     continue
-                for part, each in ((frame, payload),) if payload else _parted(frame):
+                for part, each in _parted(frame):
                     if not self._done:
                         out.append(self._judge(part, each))
         except UpstreamError as error:
@@ -103,7 +103,7 @@ class ExactRelay:
         """What of this frame goes on."""
         if not payload:
             return _only(frame, (b":",))
-        if not payload.startswith(b"{") and payload.strip().startswith(b"[DONE]"):
+        if payload.strip().startswith(b"[DONE]"):
             if self.facts.finish_reason is None and not self._open:
                 raise CutShort("the upstream ended its answer before it began")
             self._done = self.facts.finished = True

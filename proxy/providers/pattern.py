@@ -7,6 +7,8 @@ import re
 
 import msgspec
 
+from proxy.openai_format.encoding import LINE_ENDS
+
 MOST_TEXTS = 4
 
 # In JSON, a quote, one of these names, a quote and a colon are nothing but a member's name.
@@ -20,8 +22,6 @@ _is_escaped = re.compile(_PLAIN).fullmatch
 _TEXT = rb'"(?:%b)": ?"(' + _PLAIN + rb')"'
 _find_texts = re.compile(_TEXT % b"|".join((_SHOWN, _UNREAD, _NOTED))).finditer
 _find_told = re.compile(_TEXT % b"|".join((_SHOWN, _UNREAD))).finditer
-
-_BREAKS = (b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ def is_plain(text: bytes) -> bool:
         return False
     if shown.isprintable() and '"' not in shown and "\\" not in shown:  # as nearly all are
         return True
-    return _is_escaped(text) is not None and not any(each in text for each in _BREAKS)
+    return _is_escaped(text) is not None and not any(each in text for each in LINE_ENDS)
 
 
 def _is_filling(text: re.Match[bytes]) -> bool:

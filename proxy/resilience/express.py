@@ -114,7 +114,7 @@ class Express(asyncio.Protocol):
     def _lead(self, size: int) -> bytes:
         """How a read of this length begins; nothing begins like what comes back where none can be of the pattern."""
         lead = self._size % (size - (self._start - len(self._first)) - 2) + self._first
-        if size < self._start - self._stop:
+        if len(lead) != self._start or size < self._start - self._stop:
             lead = b"\0"
         if len(self._leads) >= _MOST_LENGTHS:
             self._leads.clear()

@@ -19,6 +19,7 @@ from proxy.call import Caller
 from proxy.config import Upstream
 from proxy.config.load import build
 from proxy.config.source import Document
+from proxy.errors import TooSlow
 from proxy.providers import providers, traits
 from proxy.providers.pattern import Pattern
 from proxy.providers.relay import open_relay
@@ -30,6 +31,7 @@ from tests.upstream.scene import Scene
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
 SSE, NDJSON = b"text/event-stream", b"application/x-ndjson"
 END = b"0\r\n\r\n"
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
 
 
 class Caller_:  # noqa: N801  # the caller's side of a stream
@@ -159,8 +161,7 @@ class Told:
 
 async def tell(wire: Wire, reads: list[bytes], *, short: bool) -> Told:
     """Feed these reads after the head."""
-    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
-    call = parse(body, caller=Caller(), headers={}, call_id="1", received_at=1.0)
+    call = parse(BODY, caller=Caller(), headers={}, call_id="1", received_at=1.0)
     upstream = upstream_of(wire.provider, wire.wire)
     scene, caller, gaps = Scene(), Caller_(chunked=short), list[float]()
     exchange = scene.ask()
@@ -336,6 +337,56 @@ def test_the_beginning_of_a_chunk_is_remembered(wire: Wire) -> None:
     """A read that ends within the next chunk's size is followed by the rest of that size, whatever it looks like."""
     read = framed(wire.frame('"a"'))
     both(wire, [framed(wire.first), read, read + b"7", read, read])
+
+
+def test_a_size_that_is_wrong_is_not_passed_on() -> None:
+    """Where the number of digits changes, a size that is one too small is found to be wrong, as ever."""
+    wire = WIRES["exact"]
+    empty = len(openai('""'))
+    frames = [openai(f'"{"w" * (length - empty)}"') for length in (300, 301, 302, 256)]
+    assert len(frames[-1]) == 0x100
+    wrong = b"ff\r\n" + frames[-1] + b"\r\n"
+    told = both(wire, [framed(ROLE), *map(framed, frames[:-1]), wrong, framed(FINISH) + END])
+    assert "not HTTP" in told.failure
+
+
+class Turned(asyncio.SelectorEventLoop):
+    """A loop whose clock can be turned on."""
+
+    turned = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.turned
+
+
+def test_what_comes_the_short_way_keeps_a_stream_alive() -> None:
+    """The idle clock (120 s) runs from the last read, whichever way it went, and not a moment longer."""
+
+    async def run(loop: Turned) -> None:
+        scene, caller, wire = Scene(), Caller_(chunked=True), WIRES["exact"]
+        call = parse(BODY, caller=Caller(), headers={}, call_id="1", received_at=1.0)
+        upstream, exchange = upstream_of(wire.provider, wire.wire), scene.ask()
+        scene.come(HEAD % wire.kind)
+        relay = open_relay(providers()[wire.provider], call, Target("up", upstream, "m"), exchange.headers)
+        reply = StreamReply(relay, [exchange], (), upstream, loop.time(), [], list.clear)
+        exchange.start(reply)
+        reply.connect(caller)
+        for word in ('"a"', '"b"', '"c"', '"d"', '"e"'):
+            scene.come(framed(openai(word)))
+            loop.turned += 100
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not reply.finished.done()
+        assert caller.short == 4
+        loop.turned += 21
+        with pytest.raises(TooSlow, match="stands still"):
+            await reply.finished
+        reply.close()
+        exchange.close()
+
+    loop = Turned()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(run(loop))
 
 
 def test_reads_that_come_at_once_are_worth_learning() -> None:

@@ -14,14 +14,8 @@ from aiohttp import web
 
 from proxy.simulator import Simulator
 from tests.conftest import MODELS, Sidecar, Start
+from tests.upstream.conftest import COMPLETION
 
-ANSWER = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "gpt-4o-mini",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
-}
 Serve = Callable[..., Awaitable[str]]
 
 
@@ -43,7 +37,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 async def answer(_: web.BaseRequest) -> web.StreamResponse:
-    return web.json_response(ANSWER)
+    return web.json_response(COMPLETION)
 
 
 @pytest.fixture
@@ -92,7 +86,7 @@ async def test_a_proxy_on_the_way(start: Start, serve: Serve) -> None:
 
     async def proxy(request: web.BaseRequest) -> web.StreamResponse:
         asked.append(str(request.raw_path))
-        return web.json_response(ANSWER)
+        return web.json_response(COMPLETION)
 
     address = await serve(proxy)
     sidecar = await start(
@@ -112,7 +106,7 @@ async def test_connections_are_used_again(sidecar: Sidecar, simulator: Simulator
 async def test_a_connection_closed_under_us(start: Start) -> None:
     """A kept-alive connection that the upstream closes as it is used again costs nothing: the request is sent anew."""
     connections = 0
-    body = json.dumps(ANSWER).encode()
+    body = json.dumps(COMPLETION).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -138,7 +132,7 @@ async def test_a_compressed_answer(start: Start, serve: Serve) -> None:
     async def compressed(request: web.BaseRequest) -> web.StreamResponse:
         encodings.append(request.headers["accept-encoding"])
         headers = {"content-encoding": "gzip", "content-type": "application/json"}
-        return web.Response(body=gzip.compress(json.dumps(ANSWER).encode()), headers=headers)
+        return web.Response(body=gzip.compress(json.dumps(COMPLETION).encode()), headers=headers)
 
     sidecar = await start(upstreams={"openai": {"base_url": f"http://{await serve(compressed)}/v1"}})
     assert await error_code(sidecar) == (502, "upstream_bad_response")
