@@ -96,8 +96,6 @@ class CallAnswer:
         record.status = error.status
         self.response = error_response(error, record)
         self._listener.finish(self._request, self.response)
-        if not record.model_asked and not self._request.content.is_eof():  # the rest of the body is not wanted
-            self.response.force_close()
 
     def close(self) -> None:
         """Nothing is sent, or held, any more."""

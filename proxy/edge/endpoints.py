@@ -143,7 +143,7 @@ class DataEndpoints:
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add what every response has."""
         response.headers.update(self.guard.headers(request))
-        if self.closing or response.status in (408, 413):
+        if self.closing or response.status == 413 or not request.content.is_eof():  # the rest is not wanted
             response.force_close()
 
     async def _call(self, request: web.BaseRequest, *, operation: Operation) -> Response:
