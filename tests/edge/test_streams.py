@@ -307,3 +307,12 @@ async def test_a_good_stream_leaves_no_garbage(sidecar: Sidecar) -> None:
         gc.garbage.clear()
         gc.enable()
     assert not ours
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+async def test_no_comment_in_a_flowing_stream(start: Start, simulator: Simulator, dialect: str) -> None:
+    """Only silence is broken by comments, whichever way the pieces of a stream go."""
+    sidecar = await start(server={"keep_alive_seconds": 0.5})
+    text = " ".join(f"w{number}" for number in range(12))
+    simulator.always(dialect, Behaviour(text=text, token_seconds=0.1))
+    assert not [event for event in await events(await open_stream(sidecar, dialect)) if event.startswith(":")]
