@@ -20,13 +20,10 @@ from proxy.edge.endpoints import DataEndpoints, model_object
 from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
 from proxy.pipeline import Pipeline, Snapshot
-from proxy.providers import providers
+from proxy.resources import Resources
 from proxy.routing import Router
 from proxy.telemetry import LagWatch, LineWriter, Telemetry
-from proxy.upstream.credentials import read_credential
-from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.model_lists import ModelLists
-from proxy.upstream.transport import Transport
 
 logger = logging.getLogger("octet")
 
@@ -49,7 +46,6 @@ class App:
         self._telemetry = Telemetry(self._lines.write)
         self._lag = LagWatch(self._telemetry.loop_lag)
         self._config = config
-        self._endpoints: dict[str, Endpoint] = {}
         self._servers: list[tuple[asyncio.Server, HttpServer]] = []
         self.addresses: list[Address] = []  # of the data listener, as bound
         self.admin: Address | None = None
@@ -67,18 +63,12 @@ class App:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
         via = f"1.1 octet-{os.urandom(6).hex()}"
         config = self._config
-        keys = {name: read_credential(name, upstream) for name, upstream in config.upstreams.items()}
-        dialects = providers()
-        self._endpoints = {
-            name: Endpoint(name, upstream, dialects[upstream.provider], Transport(upstream), keys[name], via)
-            for name, upstream in config.upstreams.items()
-        }
-        snapshot = Snapshot(config, Auth(config.server), Router(config), self._endpoints, via)
+        router = Router(config)
+        self._resources = resources = Resources(config, self._telemetry)
+        await resources.build(router, via)
+        snapshot = Snapshot(config, Auth(config.server), router, resources.standings, resources.callers, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
-        self._telemetry.bind(config.upstreams, snapshot.router.labels())
-        for name, endpoint in self._endpoints.items():
-            self._telemetry.watch_pool(name, endpoint.transport)
-        self._model_lists = ModelLists(self._endpoints.values())
+        self._model_lists = ModelLists(resources.endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
         admin = AdminEndpoints(self, self._telemetry)
         self._lines.start()
@@ -88,13 +78,13 @@ class App:
         except BaseException:
             await self._close()
             raise
-        self._telemetry.generation.set(1)
+        self._telemetry.watched.generation.set(1)
         self.listening = True
         self._model_lists.heard()
 
     async def _listen(self, config: Config, admin: AdminEndpoints) -> None:
         limit = config.server.max_connections
-        self._data_server = HttpServer(self._data.handle, self._telemetry, limit, self._telemetry.connections)
+        self._data_server = HttpServer(self._data.handle, self._telemetry, limit, self._telemetry.watched.connections)
         if config.server.listen is not None:
             for address in config.server.listen:
                 self.addresses.append(await self._bind(address, self._data_server))
@@ -200,8 +190,7 @@ class App:
             await server.shutdown(0.5)
         await self._model_lists.close()
         self._lag.stop()
-        for endpoint in self._endpoints.values():
-            await endpoint.transport.close()
+        await self._resources.close()
         self._lines.close()
         _remove_sockets(self.addresses)
 

@@ -4,7 +4,7 @@ What is made anew for every call is a msgspec struct: frozen and slotted like ou
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -70,6 +70,36 @@ class Facts(msgspec.Struct):
     finished: bool = False  # every choice seen has a finish_reason, or the terminal frame came
     finish_reason: str | None = None  # of the first choice to finish
     usage: Json | None = None  # in OpenAI's shape
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens that the answer says it used; None when it does not, or says what cannot be believed."""
+        total = self.usage.get("total_tokens") if self.usage else None
+        return total if isinstance(total, int) and not isinstance(total, bool) and 0 <= total < 2**53 else None
+
+
+class NoRoom(NamedTuple):
+    """A limit is used up: which one, and in how many seconds it is worth asking again (inf: it cannot be told)."""
+
+    limit: str  # `concurrent`, `requests` or `tokens`
+    wait: float
+
+    @property
+    def key(self) -> str:
+        """The limit's name in a configuration."""
+        return self.limit if self.limit == "concurrent" else f"{self.limit}_per_minute"
+
+
+class Hold(Protocol):
+    """Room under limits that a call has. It is given back once, when the call is over."""
+
+    def settle(self, used: int | None) -> None:
+        """The call is over and has used so many tokens; None: nobody knows, and the estimate stands."""
+        ...
+
+    def cancel(self) -> None:
+        """The call was not sent: nothing was used, not even a request."""
+        ...
 
 
 class Source(Protocol):

@@ -15,10 +15,12 @@ from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
 from proxy.call import Call, Operation, header_values
 from proxy.config import Config
-from proxy.errors import CallerError, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
-from proxy.providers.seam import Endpoint
+from proxy.errors import CallerError, LimitReached, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
+from proxy.limits.callers import CallerLimits
 from proxy.resilience.attempts import Walk
+from proxy.resilience.deadline import deadline_of
 from proxy.resilience.reply import Reply
+from proxy.resilience.standing import Standing
 from proxy.routing import Router
 from proxy.telemetry import CallRecord, Telemetry
 
@@ -32,7 +34,8 @@ class Snapshot:
     config: Config
     auth: Auth
     router: Router
-    endpoints: Mapping[str, Endpoint]
+    standings: Mapping[str, Standing]
+    callers: CallerLimits
     via: str
 
 
@@ -124,7 +127,12 @@ class Pipeline:
         record.route = route.name
         record.routed = time.perf_counter()
         answer.expect(call, record)
-        async with Walk(call, route, snapshot.endpoints, record, self._telemetry) as reply:
+        now = asyncio.get_running_loop().time()
+        deadline = deadline_of(call, route.total_seconds, now - (record.routed - record.started))
+        async with (
+            snapshot.callers.room(call, record, deadline.whole),
+            Walk(call, route, snapshot.standings, deadline, record, self._telemetry, self._chance) as reply,
+        ):
             await answer.deliver(reply, record)
 
 
@@ -137,7 +145,9 @@ def _keep_on() -> None:
 
 def _note(record: CallRecord, error: ProxyError, detail: str = "") -> None:
     record.reason = detail or error.reason
-    if isinstance(error, CallerError | RequestRefused):
+    if isinstance(error, LimitReached):
+        record.outcome = "limited"
+    elif isinstance(error, CallerError | RequestRefused):
         record.outcome = "caller_error"
     elif isinstance(error, UpstreamError):
         record.outcome = "cut" if record.first_token is not None else "upstream_error"

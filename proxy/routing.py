@@ -105,13 +105,19 @@ class _Rule:
 
     def route(self, model: str, chance: Chance) -> Route:
         if self._rule.strategy == "weighted":
-            return Route(self.name, tuple(self.order(model, chance)))
+            return self._route(model, chance)
         route = self._routes.get(model)
         if route is None:
             if len(self._routes) >= REMEMBERED:
                 self._routes.clear()
-            route = self._routes[model] = Route(self.name, tuple(self.order(model, chance)))
+            route = self._routes[model] = self._route(model, chance)
         return route
+
+    def _route(self, model: str, chance: Chance) -> Route:
+        rule = self._rule
+        targets = tuple(self.order(model, chance))
+        first = len(rule.targets)
+        return Route(self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds)
 
     def targets_of(self, upstream: str) -> Iterator[TargetRule]:
         return (target for target in (*self._rule.targets, *self._rule.fallback) if target.upstream == upstream)

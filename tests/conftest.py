@@ -29,6 +29,7 @@ MODELS = {
     "bentoml": "mistralai/Mistral-7B-Instruct-v0.3",
 }
 DIALECTS = tuple(MODELS)
+STEADY = {"window": 10_000, "minimum_calls": 10_000}  # a circuit that stays closed: most tests are about one call
 
 
 class Lines(LineWriter):
@@ -120,12 +121,14 @@ async def simulator() -> AsyncIterator[Simulator]:
 def config_for(simulator: Simulator, tree: Mapping[str, Any]) -> Config:
     """A configuration in front of the simulator; `tree` adds to it, upstreams by their names."""
     upstreams: dict[str, Any] = {
-        name: {"provider": name, "base_url": simulator.base_url(name), "api_key": "sk-ours"} for name in DIALECTS
+        name: {"provider": name, "base_url": simulator.base_url(name), "api_key": "sk-ours", "circuit": STEADY}
+        for name in DIALECTS
     }
     for name, settings in tree.get("upstreams", {}).items():
         upstreams[name] = {**upstreams.get(name, {}), **settings}
     routes = [
-        {"name": name, "match": {"model": model}, "targets": [{"upstream": name}]} for name, model in MODELS.items()
+        {"name": name, "match": {"model": model}, "targets": [{"upstream": name}], "retry": {"attempts": 1}}
+        for name, model in MODELS.items()
     ]
     server = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_seconds": 2.0, **tree.get("server", {})}
     whole = {"server": server, "upstreams": upstreams, "routes": tree.get("routes", routes)}

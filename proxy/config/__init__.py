@@ -9,7 +9,6 @@ from proxy.config.model import (
     Match,
     ProviderTraits,
     RouteRule,
-    Section,
     Server,
     TargetRule,
     Timeouts,
@@ -17,18 +16,27 @@ from proxy.config.model import (
     Upstream,
     Wire,
 )
+from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
 from proxy.config.schema import json_schema
+from proxy.config.section import Section
 from proxy.config.values import Address, parse_address
 
 __all__ = [
     "Address",
     "CallerKey",
+    "Circuit",
     "Config",
     "ConfigError",
     "Globs",
+    "HealthCheck",
+    "Hedge",
+    "Limits",
     "Match",
     "Mistake",
     "ProviderTraits",
+    "Redis",
+    "Refusal",
+    "Retry",
     "RouteRule",
     "Section",
     "Server",

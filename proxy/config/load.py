@@ -42,7 +42,8 @@ def load_environment(providers: Providers, environ: Mapping[str, str]) -> Config
     if len(upstreams) == 1:
         (name,) = upstreams
         routes.append({"name": "everything", "match": {"model": "*"}, "targets": [{"upstream": name}]})
-    return build(Document("environment", {"upstreams": upstreams, "routes": routes}), providers)
+    shared = {"redis": {"url": environ["REDIS_URL"]}} if environ.get("REDIS_URL") else {}
+    return build(Document("environment", {"upstreams": upstreams, "routes": routes, **shared}), providers)
 
 
 def _found(keys: tuple[str, ...], url: str | None, environ: Mapping[str, str]) -> dict[str, str]:

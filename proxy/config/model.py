@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
+from proxy.config.section import Section
 from proxy.config.values import (
     Address,
     Bytes,
@@ -24,20 +26,6 @@ from proxy.openai_format.parameters import Column
 Wire = Literal["exact", "normalise"]
 
 
-class Section(BaseModel):
-    """A mapping of known keys; frozen."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        allow_inf_nan=False,
-        arbitrary_types_allowed=True,
-    )
-
-
 class CallerKey(Section):
     """An application that may call, and the key it shows."""
 
@@ -46,6 +34,7 @@ class CallerKey(Section):
     """Shown as `Authorization: Bearer KEY`, or as `x-octet-key` where Authorization carries an upstream's key."""
     models: Patterns = ("*",)
     """Globs of the model names that this caller may ask for."""
+    limits: Limits = Limits()
 
 
 class Server(Section):
@@ -54,7 +43,9 @@ class Server(Section):
     listen: Listens | None = None
     """Where applications reach it. Default: 127.0.0.1:8080 and, where there is IPv6, [::1]:8080."""
     admin: Listen = Address("127.0.0.1", 8081)
-    """Where /metrics, /healthz and /readyz are; never the data port."""
+    """Where /metrics, /healthz, /readyz and /admin are; never the data port."""
+    admin_token: Secret | None = None
+    """Shown as `Authorization: Bearer TOKEN` by who reaches /admin from another machine. Default: nobody may."""
     callers: Annotated[tuple[CallerKey, ...], Field(strict=False)] = ()
     """None: whoever reaches the port may call."""
     cors_origins: Patterns = ()
@@ -130,6 +121,9 @@ class Upstream(Section):
     proxy: Url | None = None
     """An HTTP proxy on the way. Default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment."""
     timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    circuit: Circuit = Circuit()
+    health_check: HealthCheck | None = None
     list_models: bool | None = None
     """Whether /v1/models shows the upstream's own list. Default: the provider's."""
     max_frame_bytes: Bytes = 8 * 1024**2
@@ -170,6 +164,12 @@ class RouteRule(Section):
     targets: Annotated[tuple[TargetRule, ...], Field(min_length=1, strict=False)]
     fallback: Annotated[tuple[TargetRule, ...], Field(strict=False)] = ()
     """Tried in order when no target answered."""
+    fallback_on: Annotated[tuple[Refusal, ...], Field(strict=False)] = ()
+    """Refusals after which `fallback` is tried too: context (the conversation is too long), policy."""
+    retry: Retry = Retry()
+    hedge: Hedge | None = None
+    total_seconds: Seconds | None = None
+    """Bounds a whole call, all its attempts together. Default: no bound but the attempts' own."""
     list: Patterns = ()
     """Model names to show in /v1/models, beside those that `match.model` spells out."""
 
@@ -180,6 +180,7 @@ class Config(Section):
     server: Server = Server()
     upstreams: dict[Name, Upstream]
     routes: Annotated[tuple[RouteRule, ...], Field(strict=False)] = ()
+    redis: Redis | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from proxy.config.mistakes import Path, nearest
-from proxy.config.model import Config, Providers, Section
+from proxy.config.model import Config, Providers
+from proxy.config.section import Section
 from proxy.config.source import Document
 
 Model = TypeVar("Model", bound=Section)

@@ -102,6 +102,20 @@ def _check_secret(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    """It may hold a password, so it is shown nowhere."""
+    text = value.get_secret_value().strip()
+    parts = urlsplit(text)
+    try:
+        sane = parts.port != 0 and text.isprintable() and " " not in text
+    except ValueError:
+        sane = False
+    place = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in ("redis", "rediss", "unix") or not place or not sane:
+        raise ValueError("write a URL such as redis://host:6379/0, rediss://host:6379 or unix:///run/redis.sock")
+    return SecretStr(text)
+
+
 _STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _ADDRESS_SCHEMA = {"type": "string", "description": "HOST:PORT, [IPV6]:PORT or unix:PATH"}
 
@@ -129,3 +143,4 @@ HeaderName = Annotated[str, AfterValidator(_check_header)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]

@@ -72,7 +72,7 @@ class CallAnswer:
         stream = self._stream
         if stream is None:
             raise RuntimeError("a stream was not expected")
-        self._telemetry.open_streams += 1
+        self._telemetry.watched.open_streams += 1
         try:
             stream.open(call_lines(record, reply), record)
             stream.follow(reply)
@@ -81,7 +81,7 @@ class CallAnswer:
             self.response = stream.written
             await stream.written.drained()
         finally:
-            self._telemetry.open_streams -= 1
+            self._telemetry.watched.open_streams -= 1
 
     async def fail(self, error: ProxyError, record: CallRecord) -> None:
         stream = self._stream

@@ -71,7 +71,7 @@ class DataEndpoints:
         self._answering: dict[asyncio.Task[object], CallRecord] = {}
         self._guard = Guard(Server())
         self._buffered = Buffered()
-        telemetry.buffered.set_function(lambda: self._buffered.size)
+        telemetry.watched.buffered.set_function(lambda: self._buffered.size)
 
     @property
     def answering(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from proxy.call import Call, Json, Sink, Source
-from proxy.config import ProviderTraits, Upstream
+from proxy.config import Hedge, ProviderTraits, Refusal, Retry, Upstream
 from proxy.errors import NotFound, UpstreamError
 from proxy.openai_format.encoding import decode_object
 from proxy.openai_format.errors import classify, read_error, read_object, retry_after
@@ -23,10 +23,21 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where a call may go, in the order to try."""
+    """Where a call may go, in the order to try, and what the route says of failures and time.
+
+    Args:
+        fallback_from: from this place on, the targets are fallbacks.
+        fallback_on: refusals after which fallbacks are tried.
+        total_seconds: bounds a call.
+    """
 
     name: str
     targets: tuple[Target, ...]
+    retry: Retry = Retry()
+    fallback_from: int = 0
+    fallback_on: tuple[Refusal, ...] = ()
+    hedge: Hedge | None = None
+    total_seconds: float | None = None
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):

@@ -1,46 +1,66 @@
-"""The clocks of a stream: one timer that looks, when it fires, whether anything came in the meantime."""
+"""The clocks of an attempt: when each runs out, and for a stream one timer that looks whether anything came."""
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proxy.config import Timeouts
+from proxy.resilience.deadline import NEVER, Deadline
 
 STREAM_TOTAL_SECONDS = 3600.0
 JSON_TOTAL_SECONDS = 600.0
-NEVER = float("inf")
 
 
-def total_seconds(timeouts: Timeouts, *, stream: bool) -> float:
-    """The bound of a whole attempt."""
-    return timeouts.total_seconds or (STREAM_TOTAL_SECONDS if stream else JSON_TOTAL_SECONDS)
+class Bounds(NamedTuple):
+    """When what runs out, in the loop's time, under the name of the clock.
+
+    Args:
+        began: when the attempt did.
+        first: the answer, or the first content of a stream, must be there.
+        gap: seconds between the bytes of a stream.
+        whole: everything must be over.
+    """
+
+    began: float
+    first: tuple[float, str]
+    gap: tuple[float, str]
+    whole: tuple[float, str]
+
+
+def bounds_of(timeouts: Timeouts, deadline: Deadline, now: float, *, stream: bool) -> Bounds:
+    """The clocks of an attempt that begins now; what bounds the call bounds the attempt."""
+    total = timeouts.total_seconds or (STREAM_TOTAL_SECONDS if stream else JSON_TOTAL_SECONDS)
+    whole = min((now + total, "total"), (deadline.whole, "deadline"))
+    if not stream:
+        return Bounds(now, whole, (NEVER, ""), whole)
+    first = min((now + timeouts.first_token_seconds, "first_token"), (deadline.content, "deadline"), whole)
+    gap = min((timeouts.idle_seconds, "idle"), (deadline.gap, "deadline"))
+    return Bounds(now, first, gap, whole)
 
 
 class StreamClock:
     """Bounds the wait for first content, then each gap between bytes, and the whole.
 
     Args:
-        started: when the attempt began, in the loop's time.
         last_came: when bytes last came, in the loop's time.
-        expire: called once with the clock that ran out: `first_token`, `idle` or `total`.
+        expire: called once with the clock that ran out: `first_token`, `idle`, `total` or `deadline`.
     """
 
-    def __init__(
-        self, timeouts: Timeouts, started: float, last_came: Callable[[], float], expire: Callable[[str], None]
-    ) -> None:
+    def __init__(self, bounds: Bounds, last_came: Callable[[], float], expire: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._idle = timeouts.idle_seconds
-        self._first_token = started + timeouts.first_token_seconds
-        self._total = started + total_seconds(timeouts, stream=True)
+        self._bounds = bounds
+        self._content = False  # from then on gaps count
         self._expire = expire
         self._last_came = last_came
-        self._began = started  # to wait, for the idle clock
+        self._began = bounds.began  # to wait, for the idle clock
         self._paused = False
-        soonest = min(started + self._idle, self._first_token, self._total)  # so that nothing is armed per stream again
+        # so that nothing is armed per stream again
+        soonest = min(bounds.began + bounds.gap[0], bounds.first[0], bounds.whole[0])
         self._timer: asyncio.TimerHandle | None = self._loop.call_at(soonest, self._look)
 
     def content_began(self) -> None:
         """First content has come: from now on gaps count."""
-        self._first_token = NEVER
+        self._content = True
         self._began = self._loop.time()
 
     def pause(self) -> None:
@@ -60,10 +80,11 @@ class StreamClock:
 
     def _due(self) -> tuple[float, str]:
         """When which clock runs out, if nothing comes."""
-        if self._first_token < NEVER:
-            return min((self._first_token, "first_token"), (self._total, "total"))
+        if not self._content:
+            return self._bounds.first
         last = self._loop.time() if self._paused else max(self._began, self._last_came())
-        return min((last + self._idle, "idle"), (self._total, "total"))
+        seconds, name = self._bounds.gap
+        return min((last + seconds, name), self._bounds.whole)
 
     def _look(self) -> None:
         due, clock = self._due()

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from proxy.call import Facts
-from proxy.config import Upstream
 from proxy.errors import Broken, TooSlow
 from proxy.providers.relay import Relay
 from proxy.providers.seam import Exchange
-from proxy.resilience.clock import StreamClock
+from proxy.resilience.clock import Bounds, StreamClock
 from proxy.resilience.express import MOST_GAPS, Express, Out
 
 
@@ -33,7 +32,7 @@ class StreamReply:
     it raises what broke it.
 
     Args:
-        started: when the attempt began, in the loop's time.
+        most_before: bytes that the upstream may send before its first content.
         gaps: takes the seconds between contents.
         count_gaps: counts them and empties the list, when it has grown long.
     """
@@ -43,8 +42,8 @@ class StreamReply:
         relay: Relay,
         sources: Sequence[Exchange],
         dropped: tuple[str, ...],
-        upstream: Upstream,
-        started: float,
+        bounds: Bounds,
+        most_before: int,
         gaps: list[float],
         count_gaps: Callable[[list[float]], None],
     ) -> None:
@@ -59,14 +58,16 @@ class StreamReply:
         self._held: list[bytes] = []
         self._ends = False  # what is held back is all there is
         self._before = 0  # bytes of the upstream before first content
-        self._limit = upstream.max_frame_bytes
+        self._limit = most_before
         self._out: Out | None = None
         self._express: Express | None = None
         self._gaps, self._count_gaps = gaps, count_gaps
-        self._came = self._shown = started  # when bytes, and when content, last came the long way, in the loop's time
+        self._came = self._shown = (
+            bounds.began
+        )  # when bytes, and when content, last came the long way, in the loop's time
         self._pieces = 0  # of content, as far as they have been counted
         self._loop = loop
-        self._clock = StreamClock(upstream.timeouts, started, self._last_came, self._expire)
+        self._clock = StreamClock(bounds, self._last_came, self._expire)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the upstream."""

@@ -7,13 +7,14 @@ Source: DESIGN.md §9.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.record import CallRecord
 from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
+from proxy.telemetry.watched import Watched
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -21,20 +22,8 @@ OVERHEAD_BUCKETS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-PHASES = ("admission", "upstream", "answer", "body", "connect")
-
-
-class Pool(Protocol):
-    """The connections to one upstream."""
-
-    @property
-    def active(self) -> int: ...
-
-    @property
-    def idle(self) -> int: ...
-
-    @property
-    def limit(self) -> int | None: ...
+PHASES = ("admission", "upstream", "answer", "body", "connect", "queue")
+QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Telemetry:
@@ -79,6 +68,20 @@ class Telemetry:
         self._failovers = Counter(
             registry, "octet_failovers", "Calls that went on to the next target.", ("route", "upstream", "reason")
         )
+        self._retries = Counter(registry, "octet_retries", "Repeats at the same upstream.", ("upstream", "reason"))
+        self._exhausted = Counter(
+            registry, "octet_retry_budget_exhausted", "Repeats that a retry budget did not allow.", ("upstream",)
+        )
+        self._transitions = Counter(
+            registry, "octet_circuit_transitions", "Changes of a circuit, by the state entered.", ("upstream", "state")
+        )
+        self._limited = Counter(
+            registry, "octet_limited", "Calls that a limit of ours had no room for.", ("scope", "name", "limit")
+        )
+        self._queued = Histogram(
+            registry, "octet_queue_seconds", "Waiting for a place under limits.concurrent.", ("scope", "name"),
+            QUEUE_BUCKETS,
+        )  # fmt: skip
         self._tokens = Counter(
             registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
         )
@@ -87,22 +90,7 @@ class Telemetry:
         self.loop_lag = Histogram(
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
         )
-        self.open_streams = 0
-        streams = Gauge("octet_open_streams", "Streams being answered now.", registry=registry)
-        streams.set_function(lambda: self.open_streams)
-        self.connections = Gauge("octet_caller_connections", "Connections of callers.", registry=registry)
-        self.buffered = Gauge("octet_buffered_bytes", "Bodies of calls in flight, held in memory.", registry=registry)
-        self._pools = Gauge(
-            "octet_connections", "Connections to an upstream, in use and waiting for the next request.",
-            ("upstream", "state"), registry=registry,
-        )  # fmt: skip
-        self._pool_limits = Gauge(
-            "octet_connections_limit", "How many connections to an upstream there may be; absent: no limit.",
-            ("upstream",), registry=registry,
-        )  # fmt: skip
-        self.generation = Gauge(
-            "octet_config_generation", "Counts the configurations that have been in force.", registry=registry
-        )
+        self.watched = Watched(registry)
 
     def bind(self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]]) -> None:
         """Make the series of every good call now: they begin at 0.
@@ -123,13 +111,6 @@ class Telemetry:
             for direction in ("prompt", "completion"):
                 self._tokens.bind((upstream, model, direction, "provider"))
 
-    def watch_pool(self, upstream: str, pool: Pool) -> None:
-        """Show an upstream's connections, as they are when somebody scrapes."""
-        self._pools.labels(upstream, "active").set_function(lambda: pool.active)
-        self._pools.labels(upstream, "idle").set_function(lambda: pool.idle)
-        if pool.limit is not None:
-            self._pool_limits.labels(upstream).set(pool.limit)
-
     def attempted(self, upstream: str, outcome: str) -> None:
         """Count one try; `outcome` is `ok`, `hangup` or a failure's class."""
         self._attempts.add((upstream, outcome))
@@ -137,6 +118,26 @@ class Telemetry:
     def failed_over(self, route: str, upstream: str, reason: str) -> None:
         """Count a call that leaves an upstream for the next."""
         self._failovers.add((route, upstream, reason))
+
+    def retried(self, upstream: str, reason: str) -> None:
+        """Count a repeat at the same upstream."""
+        self._retries.add((upstream, reason))
+
+    def budget_exhausted(self, upstream: str) -> None:
+        """Count a repeat that was not made."""
+        self._exhausted.add((upstream,))
+
+    def circuit_changed(self, upstream: str, state: str) -> None:
+        """Count a circuit's change; `state` is `closed`, `half_open` or `open`."""
+        self._transitions.add((upstream, state))
+
+    def limited(self, scope: str, name: str, limit: str) -> None:
+        """Count a call that found no room; `scope` is `caller` or `upstream`."""
+        self._limited.add((scope, name, limit))
+
+    def queued(self, scope: str, name: str, seconds: float) -> None:
+        """Note how long a call waited for a place."""
+        self._queued.observe((scope, name), seconds)
 
     def refused(self, reason: str) -> None:
         """Count a request that never became a call."""
@@ -172,9 +173,10 @@ class Telemetry:
     def _settle_times(self, record: CallRecord, series: "_OfCalls", first: float, now: float) -> None:
         """Where the time of a call that had content has gone."""
         series.overhead.observe(record.own_seconds(first))
-        admission, waiting, answer, body, connect = self._spent
+        admission, waiting, answer, body, connect, queue = self._spent
         admission[0] += record.routed - record.started - record.body_seconds
-        waiting[0] += record.upstream_seconds - record.connect_seconds
+        waiting[0] += max(0.0, record.upstream_seconds - record.connect_seconds)
+        queue[0] += record.waited_seconds
         body[0] += record.body_seconds
         connect[0] += record.connect_seconds
         if record.stream:

@@ -11,7 +11,8 @@ from proxy.errors import ProxyError
 class CallRecord(msgspec.Struct):
     """What is to be told of one call when it is over. Times are seconds of `time.perf_counter`.
 
-    `phase` says where the call is: `admission`, `connect`, `first_token`, `stream` or `json`.
+    `phase` says where the call is: `admission`, `queue` (it waits for room), `connect`, `first_token`, `stream`, `json`
+    or `back_off`.
     """
 
     request_id: str
@@ -34,6 +35,7 @@ class CallRecord(msgspec.Struct):
     routed: float = 0.0  # when it was clear where the call goes
     body_seconds: float = 0.0  # spent waiting for the caller's body
     connect_seconds: float = 0.0  # spent waiting for connections to upstreams
+    waited_seconds: float = 0.0  # spent waiting for room, and before trying again
     upstream_seconds: float = 0.0  # spent waiting for upstreams, connections included, until the first content
     first_token: float | None = None  # when the first content was there
     gaps: list[float] = []  # between the contents of a stream, in seconds; those that have not been counted yet
@@ -42,4 +44,4 @@ class CallRecord(msgspec.Struct):
 
     def own_seconds(self, until: float) -> float:
         """What of the time until then was spent here, and not waiting for somebody."""
-        return max(until - self.started - self.upstream_seconds - self.body_seconds, 0.0)
+        return max(until - self.started - self.upstream_seconds - self.body_seconds - self.waited_seconds, 0.0)

@@ -16,16 +16,16 @@ async def phases(sidecar: Sidecar) -> dict[str, float]:
 
 
 async def test_the_phases_of_a_call_add_up(sidecar: Sidecar, simulator: Simulator) -> None:
-    """All five phases are told; those of a JSON call took some time, and together no longer than the call."""
+    """All phases are told; those of a JSON call took some time, and together no longer than the call."""
     async with sidecar.http.get(f"{sidecar.admin_url}/metrics") as response:
         text = await response.text()
-    for phase in ("admission", "body", "connect", "upstream", "answer"):
+    for phase in ("admission", "body", "connect", "upstream", "answer", "queue"):
         assert f'octet_phase_seconds_total{{phase="{phase}"}} 0.0' in text
     simulator.always("openai", Behaviour(delay_seconds=0.05))
     assert (await call(sidecar, request()))[0].status == 200
     spent = await phases(sidecar)
     duration = await sidecar.metric("octet_call_duration_seconds_sum", upstream="openai", mode="json")
-    assert set(spent) == {"admission", "body", "connect", "upstream", "answer"}
+    assert set(spent) == {"admission", "body", "connect", "upstream", "answer", "queue"}
     assert all(seconds >= 0 for seconds in spent.values())
     assert 0 < sum(spent.values()) <= duration + ROUNDING
     assert spent["upstream"] > 0.04

@@ -24,6 +24,8 @@ from proxy.providers import providers, traits
 from proxy.providers.pattern import Pattern
 from proxy.providers.relay import open_relay
 from proxy.providers.seam import Target
+from proxy.resilience.clock import Bounds, bounds_of
+from proxy.resilience.deadline import UNBOUNDED
 from proxy.resilience.express import Express
 from proxy.resilience.reply import StreamReply
 from tests.upstream.scene import Scene
@@ -32,6 +34,11 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r
 SSE, NDJSON = b"text/event-stream", b"application/x-ndjson"
 END = b"0\r\n\r\n"
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
+
+
+def bounded(upstream: Upstream, now: float) -> tuple[Bounds, int]:
+    """The clocks of an attempt that began then, and how much may come before content."""
+    return bounds_of(upstream.timeouts, UNBOUNDED, now, stream=True), upstream.max_frame_bytes
 
 
 class Caller_:  # noqa: N801  # the caller's side of a stream
@@ -167,7 +174,7 @@ async def tell(wire: Wire, reads: list[bytes], *, short: bool) -> Told:
     exchange = scene.ask()
     scene.come(HEAD % wire.kind)
     relay = open_relay(providers()[wire.provider], call, Target("up", upstream, wire.model), exchange.headers)
-    reply = StreamReply(relay, [exchange], (), upstream, 0.0, gaps, list.clear)
+    reply = StreamReply(relay, [exchange], (), *bounded(upstream, 0.0), gaps, list.clear)
     exchange.start(reply)
     reply.connect(caller)
     scene.come(*filter(None, reads))
@@ -368,7 +375,7 @@ def test_what_comes_the_short_way_keeps_a_stream_alive() -> None:
         upstream, exchange = upstream_of(wire.provider, wire.wire), scene.ask()
         scene.come(HEAD % wire.kind)
         relay = open_relay(providers()[wire.provider], call, Target("up", upstream, "m"), exchange.headers)
-        reply = StreamReply(relay, [exchange], (), upstream, loop.time(), [], list.clear)
+        reply = StreamReply(relay, [exchange], (), *bounded(upstream, loop.time()), [], list.clear)
         exchange.start(reply)
         reply.connect(caller)
         for word in ('"a"', '"b"', '"c"', '"d"', '"e"'):

@@ -94,10 +94,13 @@ async def test_after_content_nothing_is_retried(chained: Sidecar, simulator: Sim
 
 
 async def test_a_fallback_that_cannot_carry_the_call(chained: Sidecar, simulator: Simulator) -> None:
-    """When the first target fails and the next cannot carry the call, the caller hears of the failure."""
-    simulator.script("openai", Behaviour(status=503))
+    """A target that cannot carry the call is passed over, and when nobody else answers the failure is told."""
+    simulator.always("openai", Behaviour(status=503))
+    simulator.always("ollama", Behaviour(status=500))
     response = await chained.chat("any", logprobs=True)
     assert response.status == 503
+    assert response.headers["x-octet-attempts"] == "3"  # openai, ollama, openai
+    assert simulator.report.dialects["anthropic"].calls == 0
     simulator.clear()
     assert (await chained.chat("any", logprobs=True)).status == 200
 

@@ -1,0 +1,1 @@
+"""Call -> a held place, or when to come back: of callers and of upstreams."""

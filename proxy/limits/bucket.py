@@ -1,0 +1,64 @@
+"""A token bucket: so much per minute, all of it at once if it was left unused. Pure: time is an argument.
+
+Source: the token bucket as traffic shaping knows it (ITU-T I.371, generic cell rate).
+"""
+
+MINUTE = 60.0
+SOON = 0.001  # seconds; when nobody knows how long a wait will be
+
+
+class Bucket:
+    """What is left of a limit per minute.
+
+    Fleets share a limit by leasing: then a bucket does not fill by itself (`leased`), but by what is granted.
+
+    Args:
+        per_minute: capacity; a call that wants more waits until the bucket is full, and takes it below 0.
+    """
+
+    __slots__ = ("_at", "capacity", "hint", "leased", "level", "rate", "used")
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self.capacity = self.level = float(per_minute)
+        self.rate = per_minute / MINUTE
+        self.leased = False
+        self.hint = SOON  # how long a wait for more is expected to be, when leased
+        self.used = 0.0  # taken since somebody last looked
+        self._at = now
+
+    def now(self, now: float) -> float:
+        """What is left."""
+        self._fill(now)
+        return self.level
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until so much can be taken; 0: now."""
+        self._fill(now)
+        need = min(amount, self.capacity)
+        if self.level >= need:
+            return 0.0
+        return self.hint if self.leased else (need - self.level) / self.rate
+
+    def take(self, amount: float, now: float) -> None:
+        """Take it, whether or not it is there."""
+        self._fill(now)
+        self.level -= amount
+        self.used += amount
+
+    def give(self, amount: float) -> None:
+        """Put back what was taken and not used."""
+        self.level = min(self.capacity, self.level + amount)
+        self.used -= amount
+
+    def lease(self, level: float) -> None:
+        """From now on, fill only by what is granted; `level` is what there is."""
+        self.leased, self.level = True, level
+
+    def stand_alone(self, share: float, now: float) -> None:
+        """Fill by itself again, at a share of the rate: the others are out of reach."""
+        self.leased, self.rate, self._at = False, share * self.capacity / MINUTE, now
+
+    def _fill(self, now: float) -> None:
+        if not self.leased and self.level < self.capacity:
+            self.level = min(self.capacity, self.level + max(0.0, now - self._at) * self.rate)
+        self._at = now

@@ -1,0 +1,80 @@
+"""The limits of callers: held while their calls last."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
+
+from proxy.call import Call, NoRoom
+from proxy.errors import LimitReached
+from proxy.limits.limiter import NEVER, Held, Limiter
+from proxy.openai_format.estimate import Estimate
+from proxy.telemetry import CallRecord, Telemetry
+
+UNKNOWN_WAIT = 1.0  # seconds, told to a caller when nobody can tell
+_NOTHING = nullcontext()
+
+
+class CallerLimits:
+    """The limiters of all callers that have limits, by name."""
+
+    def __init__(self, limiters: Mapping[str, Limiter], telemetry: Telemetry) -> None:
+        self.limiters = limiters
+        self._telemetry = telemetry
+
+    def room(self, call: Call, record: CallRecord, until: float) -> AbstractAsyncContextManager[object]:
+        """Holds room for a call while it is entered; at the end it is settled with what the record says.
+
+        Args:
+            until: when the call must be over, in the loop's time.
+
+        Raises on entering:
+            LimitReached: there was none, nor in the time that a call may wait.
+        """
+        limiter = self.limiters.get(call.caller.name) if call.caller.name is not None and self.limiters else None
+        return _NOTHING if limiter is None else _Room(limiter, call, record, until, self._telemetry)
+
+
+class _Room:
+    def __init__(self, limiter: Limiter, call: Call, record: CallRecord, until: float, telemetry: Telemetry) -> None:
+        self._limiter = limiter
+        self._call = call
+        self._record = record
+        self._until = until
+        self._telemetry = telemetry
+        self._held: Held | None = None
+        self._tokens = Estimate(call)
+
+    async def __aenter__(self) -> None:
+        limiter, name = self._limiter, self._call.caller.name or ""
+        held: Held | NoRoom = limiter.take(self._tokens)
+        if isinstance(held, NoRoom):
+            self._record.phase = "queue"
+            began = time.perf_counter()
+            patience = max(0.0, self._until - asyncio.get_running_loop().time())
+            try:
+                held = await limiter.hold("", self._tokens, patience)
+            finally:
+                waited = time.perf_counter() - began
+                self._record.waited_seconds += waited
+                self._telemetry.queued("caller", name, waited)
+        if isinstance(held, NoRoom):
+            self._telemetry.limited("caller", name, held.limit)
+            text = f"you have reached a limit of your key (its limits.{held.key})"
+            wait = held.wait if held.wait < NEVER else UNKNOWN_WAIT
+            raise LimitReached(text, retry_after=wait, limit=held.limit)
+        self._held = held
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        held, record = self._held, self._record
+        if held is None:
+            return
+        if not record.attempts:
+            held.cancel()
+        elif record.first_token is None:
+            held.settle(0)
+        else:
+            held.settle(record.facts.total_tokens)

@@ -1,0 +1,127 @@
+"""The limits of one caller or one upstream: reserve, settle, refund."""
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.call import NoRoom
+from proxy.config import Limits
+from proxy.limits.bucket import SOON, Bucket
+from proxy.limits.slots import Slots
+
+NEVER = float("inf")
+
+Tokens = Callable[[], int]  # a call's estimate, for who needs it
+
+
+class Held:
+    """Room that a call has; implements `Hold`."""
+
+    __slots__ = ("_limiter", "reserved")
+
+    def __init__(self, limiter: "Limiter", reserved: int) -> None:
+        self._limiter: Limiter | None = limiter
+        self.reserved = reserved
+
+    def settle(self, used: int | None) -> None:
+        """The call is over and has used so many tokens; None: nobody knows, and the estimate stands."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settle(self.reserved, used)
+
+    def cancel(self) -> None:
+        """The call was not sent: nothing was used, not even a request."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settle(self.reserved, 0)
+            if limiter.requests is not None:
+                limiter.requests.give(1)
+
+
+class Limiter:
+    """Everything is taken at once or not at all: nobody is charged for waiting in vain.
+
+    Args:
+        clock: seconds that never go back.
+        share_seconds: how long a call may wait for its fleet's share.
+    """
+
+    def __init__(self, rules: Limits, clock: Callable[[], float], share_seconds: float = 0.0) -> None:
+        now = clock()
+        self.rules = rules
+        self.slots = Slots(rules.concurrent, rules.queue) if rules.concurrent is not None else None
+        self.requests = Bucket(rules.requests_per_minute, now) if rules.requests_per_minute is not None else None
+        self.tokens = Bucket(rules.tokens_per_minute, now) if rules.tokens_per_minute is not None else None
+        self.wanted = 0.0  # tokens that a call has asked for in vain, since somebody last looked
+        self.on_short: Callable[[], asyncio.Future[None] | None] | None = None  # asks the fleet for more
+        self._clock = clock
+        self._share_seconds = share_seconds
+
+    def refusal(self, tokens: Tokens) -> NoRoom | None:
+        """Why there is no room for a call at this moment; None: there is."""
+        if self.slots is not None and not self.slots.free:
+            return NoRoom("concurrent", NEVER if self.slots.full else SOON)
+        return self._short(tokens)
+
+    def take(self, tokens: Tokens) -> Held | NoRoom:
+        """Room for one call, at once."""
+        refusal = self.refusal(tokens)
+        if refusal is not None:
+            return refusal
+        if self.slots is not None:
+            self.slots.take()
+        return self._charge(tokens)
+
+    async def hold(self, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
+        """Room for one call; waits in the queue, and once for the fleet's share, but not for buckets to fill."""
+        taken = self.take(tokens)
+        if isinstance(taken, Held):
+            return taken
+        if await self._got_share(patience):
+            taken = self.take(tokens)
+        if isinstance(taken, Held) or taken.limit != "concurrent" or taken.wait == NEVER or self.slots is None:
+            return taken
+        refusal = self._short(tokens)
+        if refusal is not None:
+            return refusal
+        if not await self.slots.wait(caller, min(patience, self.rules.queue_seconds)):
+            return NoRoom("concurrent", NEVER)
+        refusal = self._short(tokens)
+        if refusal is not None:
+            self.slots.give()
+            return refusal
+        return self._charge(tokens)
+
+    def settle(self, reserved: int, used: int | None) -> None:
+        """What a hold gives back."""
+        if self.slots is not None:
+            self.slots.give()
+        if self.tokens is not None and used is not None and used != reserved:
+            self.tokens.give(reserved - used)
+
+    async def _got_share(self, patience: float) -> bool:
+        """Wait for what the fleet gives, if it is asked."""
+        asked = self.on_short() if self.on_short is not None else None
+        if asked is None:
+            return False
+        await asyncio.wait([asked], timeout=min(self._share_seconds, patience))
+        return True
+
+    def _short(self, tokens: Tokens) -> NoRoom | None:
+        now, found = self._clock(), None
+        if self.requests is not None and (wait := self.requests.wait(1, now)):
+            found = NoRoom("requests", wait)
+        if self.tokens is not None and (wait := self.tokens.wait(tokens(), now)):
+            self.wanted = max(self.wanted, tokens())
+            if found is None or wait > found.wait:
+                found = NoRoom("tokens", wait)
+        return found
+
+    def _charge(self, tokens: Tokens) -> Held:
+        now = self._clock()
+        if self.requests is not None:
+            self.requests.take(1, now)
+        reserved = 0
+        if self.tokens is not None:
+            reserved = tokens()
+            self.tokens.take(reserved, now)
+        return Held(self, reserved)

@@ -1,0 +1,249 @@
+"""One try at one target: sends the call there, and holds what that needs until it is freed."""
+
+import asyncio
+import time
+from functools import partial
+
+from proxy.call import Call, Hold
+from proxy.errors import (
+    CallerKeyRefused,
+    CallerNotPermitted,
+    CredentialRefused,
+    InvalidRequest,
+    PermissionRefused,
+    UpstreamError,
+)
+from proxy.openai_format.chunks import merge
+from proxy.providers.fanout import Branch, MergedRelay
+from proxy.providers.relay import Relay, encode_whole, open_parser, open_relay, read_completion, read_whole
+from proxy.providers.seam import Endpoint, Exchange, Target, UpstreamRequest
+from proxy.resilience.circuit import Visit
+from proxy.resilience.clock import Bounds, bounds_of
+from proxy.resilience.deadline import Deadline
+from proxy.resilience.policy import fault_of
+from proxy.resilience.reply import Reply, StreamReply, WholeReply, upstream_request_id
+from proxy.resilience.standing import Standing
+from proxy.telemetry import CallRecord, Telemetry
+
+MAX_ERROR_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class Attempt:
+    """One try. `run` gives the reply; what it needs (connection, clocks, a place) lives until `free`.
+
+    Args:
+        visit: the way through the upstream's circuit.
+        hold: room under the upstream's limits, if it has any.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        target: Target,
+        standing: Standing,
+        visit: Visit,
+        hold: Hold | None,
+        deadline: Deadline,
+        record: CallRecord,
+        telemetry: Telemetry,
+    ) -> None:
+        self.target = target
+        self.standing = standing
+        self.dropped: tuple[str, ...] = ()
+        self.sent = False  # a request has gone out
+        self.seconds = 0.0  # spent waiting for the upstream, until the answer or the first content
+        self._call = call
+        self._visit = visit
+        self._hold = hold
+        self._deadline = deadline
+        self._record = record
+        self._telemetry = telemetry
+        self._exchanges: list[Exchange] = []
+        self._stream_reply: StreamReply | None = None
+        self._reply: Reply | None = None
+
+    async def run(self) -> Reply:
+        """The answer, or a stream that has shown its first content.
+
+        Raises:
+            UpstreamError: there is none; it has been counted.
+            CallerError: the target cannot carry the call.
+        """
+        try:
+            return await self._run()
+        except UpstreamError as error:
+            self._failed(error)
+            raise
+        except asyncio.CancelledError:
+            self._telemetry.attempted(self.target.name, "hangup")
+            raise
+
+    async def _run(self) -> Reply:
+        endpoint, target, call = self.standing.endpoint, self.target, self._call
+        try:
+            reply = await self._send(endpoint, call)
+        except UpstreamError as error:
+            amended = _amended(endpoint, call, target, error)
+            if amended is None:
+                raise
+            self._let_go(drain=False)
+            reply = await self._send(endpoint, amended)
+        self._reply = reply
+        self._visit.judge(None)
+        limits = endpoint.provider.rate_limits(reply.headers)
+        self.standing.answered(target, limits or reply.headers, self.seconds, stream=call.stream)
+        self._telemetry.attempted(target.name, "ok")
+        record = self._record
+        record.rate_limits = limits
+        record.upstream_request_id = upstream_request_id(reply.headers)
+        if not call.stream:
+            self.free()  # the upstream is done with it
+        return reply
+
+    def broke(self, error: UpstreamError) -> None:
+        """The stream broke after its first content."""
+        _redact(error, self.standing.endpoint)
+        if fault_of(error).counts:
+            self._visit.judge(error)
+
+    def _failed(self, error: UpstreamError) -> None:
+        if fault_of(error).counts:
+            self._visit.judge(error)
+        self.standing.failed(self.target, error)
+        self._telemetry.attempted(self.target.name, error.reason)
+
+    def free(self, *, drain: bool = False) -> None:
+        """Let go of everything. Nothing is awaited: a cancelled clean-up would clean nothing."""
+        self._let_go(drain=drain)
+        self._visit.leave()
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.settle(self._used())
+
+    def _used(self) -> int | None:
+        """Tokens that the answer says it used; 0 when there is no answer."""
+        if self._reply is None:
+            return 0
+        return self._reply.facts.total_tokens
+
+    def _let_go(self, *, drain: bool) -> None:
+        if self._stream_reply is not None:
+            self._stream_reply.close()
+            self._stream_reply = None
+        for exchange in self._exchanges:
+            exchange.close(drain=drain)
+        self._exchanges.clear()
+
+    async def _send(self, endpoint: Endpoint, call: Call) -> Reply:
+        """Build and send the call's request, once."""
+        record, target = self._record, self.target
+        try:
+            built = endpoint.provider.build_request(call, target)
+        except RecursionError as error:
+            raise InvalidRequest("the request is nested too deeply for this upstream") from error
+        request = endpoint.dress(built, call)
+        record.upstream, record.model, record.model_label = target.name, target.model, target.label
+        if not self.sent:
+            record.attempts += 1
+            self.sent = True
+        record.dropped = self.dropped = request.dropped
+        record.phase = "connect"
+        began = time.perf_counter()
+        try:
+            return await (self._stream if call.stream else self._whole)(endpoint, request, call)
+        except CredentialRefused as refused:
+            if target.upstream.credential == "caller":
+                kind = CallerNotPermitted if isinstance(refused, PermissionRefused) else CallerKeyRefused
+                raise kind(refused.theirs or "the upstream refused your key") from refused
+            raise
+        except UpstreamError as error:
+            _redact(error, endpoint)
+            raise
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    async def _whole(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> WholeReply:
+        bounds, provider, target = self._bounds(stream=False), endpoint.provider, self.target
+        exchanges = await self._open_all(endpoint, request, bounds)
+        self._record.phase = "json"
+        bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
+        self._let_go(drain=False)  # the connection is free before the caller has read a byte
+        if len(bodies) == 1:
+            whole, facts = read_completion(provider, call, target, exchanges[0].headers, bodies[0])
+        else:
+            several = zip(exchanges, bodies, strict=True)
+            whole, facts = encode_whole(
+                merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
+            )
+        return WholeReply(exchanges[0].headers, request.dropped, whole, facts)
+
+    async def _stream(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> StreamReply:
+        bounds, provider, target = self._bounds(stream=True), endpoint.provider, self.target
+        exchanges = await self._open_all(endpoint, request, bounds)
+        if len(exchanges) == 1:
+            relay = open_relay(provider, call, target, exchanges[0].headers)
+            reply = self._sink(relay, exchanges, request, bounds)
+            exchanges[0].start(reply)
+        else:
+            merged = MergedRelay([open_parser(provider, call, target, each.headers) for each in exchanges], call)
+            reply = self._sink(merged, exchanges, request, bounds)
+            for index, exchange in enumerate(exchanges):
+                exchange.start(Branch(merged, index, reply.absorb, reply.end, reply.fail))
+        await reply.committed
+        self._record.phase = "stream"
+        return reply
+
+    def _bounds(self, *, stream: bool) -> Bounds:
+        now = asyncio.get_running_loop().time()
+        return bounds_of(self.target.upstream.timeouts, self._deadline, now, stream=stream)
+
+    def _sink(self, relay: Relay, exchanges: list[Exchange], request: UpstreamRequest, bounds: Bounds) -> StreamReply:
+        gaps, count = self._record.gaps, partial(self._telemetry.streamed, self.target.name)
+        limit = self.target.upstream.max_frame_bytes
+        self._stream_reply = StreamReply(relay, exchanges, request.dropped, bounds, limit, gaps, count)
+        return self._stream_reply
+
+    async def _open_all(self, endpoint: Endpoint, request: UpstreamRequest, bounds: Bounds) -> list[Exchange]:
+        """Send the request, as often as it says; the answers' heads have come and are good."""
+        if request.copies == 1:
+            return [await self._open(endpoint, request, bounds)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._open(endpoint, request, bounds)) for _ in range(request.copies)]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    async def _open(self, endpoint: Endpoint, request: UpstreamRequest, bounds: Bounds) -> Exchange:
+        until, clock = bounds.first
+        exchange = await endpoint.open(request, until - bounds.began, clock)
+        self._exchanges.append(exchange)
+        self._record.connect_seconds += exchange.connect_seconds
+        if self._call.stream:
+            self._record.phase = "first_token"
+        if exchange.status != 200:
+            body = await exchange.read_up_to(MAX_ERROR_BYTES)
+            error = endpoint.provider.parse_error(self.target, exchange.status, exchange.headers, body)
+            error.upstream_request_id = upstream_request_id(exchange.headers) or None
+            error.repeat = _REPEAT.get(exchange.headers.get("x-should-retry", ""))
+            raise error
+        return exchange
+
+
+_REPEAT = {"true": True, "false": False}
+
+
+def _redact(error: UpstreamError, endpoint: Endpoint) -> None:
+    """Take our secrets out of what the upstream said."""
+    error.message = endpoint.redact(error.message)
+    error.param = endpoint.redact(error.param) if error.param else error.param
+    error.code = endpoint.redact(error.code) if error.code else error.code
+
+
+def _amended(endpoint: Endpoint, call: Call, target: Target, error: UpstreamError) -> Call | None:
+    """The call without what was refused; None also when an exact wire passed a body that cannot be read whole."""
+    try:
+        return endpoint.provider.amend(call, target, error)
+    except (ValueError, InvalidRequest):
+        return None

@@ -1,0 +1,99 @@
+"""How one upstream stands with us: what all calls to it together have shown of late."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proxy.call import Hold, NoRoom
+from proxy.errors import Limited, UpstreamError
+from proxy.providers.seam import Endpoint, Target
+from proxy.resilience.budget import RetryBudget
+from proxy.resilience.circuit import Circuit
+from proxy.resilience.circuits import Circuits
+from proxy.resilience.latency import Latency
+
+REMEMBERED_FAILURES = 10
+
+
+Tokens = Callable[[], int]  # a call's estimate, for who needs it
+
+
+class Limiter(Protocol):
+    """Our own limits of the upstream."""
+
+    def refusal(self, tokens: Tokens) -> NoRoom | None:
+        """Why there is no room for a call at this moment."""
+        ...
+
+    def take(self, tokens: Tokens) -> Hold | NoRoom:
+        """Room for one call, at once."""
+        ...
+
+    def hold(self, caller: str, tokens: Tokens, patience: float) -> Coroutine[Any, Any, Hold | NoRoom]:
+        """Room for one call, waiting in the queue if that helps."""
+        ...
+
+
+class Pace(Protocol):
+    """The upstream's own limits, as it tells them."""
+
+    def wait(self, model: str, tokens: Tokens, now: float) -> float: ...
+
+    def sent(self, model: str, tokens: Tokens) -> None: ...
+
+    def refused(self, model: str, wait: float | None, now: float) -> None: ...
+
+    def heard(self, model: str, headers: Mapping[str, str], now: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt; `at` is unix time."""
+
+    at: float
+    model: str
+    reason: str
+    message: str
+
+
+class Standing:
+    """One upstream, as attempts see it.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        circuits: Circuits,
+        pace: Pace,
+        limiter: Limiter | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.limiter = limiter
+        self.pace = pace
+        self.clock = clock
+        self.budget = RetryBudget()
+        self.latency = {False: Latency(), True: Latency()}  # by whether it is a stream
+        self.failures: deque[Failure] = deque(maxlen=REMEMBERED_FAILURES)
+        self._circuits = circuits
+
+    def circuit(self, target: Target) -> Circuit:
+        return self._circuits.of(target)
+
+    def failed(self, target: Target, error: UpstreamError) -> None:
+        """Remember a failure, and what it says of the time to come."""
+        self.failures.append(Failure(time.time(), target.model, error.reason, error.message))
+        if isinstance(error, Limited):
+            self.pace.refused(target.model, error.retry_after, self.clock())
+
+    def answered(self, target: Target, headers: Mapping[str, str], seconds: float, *, stream: bool) -> None:
+        """Remember an answer, or a stream's first content, that took so long; `headers` in OpenAI's names."""
+        self.latency[stream].add(seconds)
+        self.pace.heard(target.model, headers, self.clock())

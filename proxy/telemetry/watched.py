@@ -1,0 +1,70 @@
+"""Gauges: how things stand at the moment when somebody scrapes."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Gauge
+
+CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Pool(Protocol):
+    """The connections to one upstream."""
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def idle(self) -> int: ...
+
+    @property
+    def limit(self) -> int | None: ...
+
+
+class Watched:
+    """The gauges of one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.open_streams = 0
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        gauge("octet_open_streams", "Streams being answered now.").set_function(lambda: self.open_streams)
+        self.connections = gauge("octet_caller_connections", "Connections of callers.")
+        self.buffered = gauge("octet_buffered_bytes", "Bodies of calls in flight, held in memory.")
+        self._pools = gauge(
+            "octet_connections", "Connections to an upstream, in use and waiting for the next request.",
+            "upstream", "state",
+        )  # fmt: skip
+        self._pool_limits = gauge(
+            "octet_connections_limit", "How many connections to an upstream there may be; absent: no limit.", "upstream"
+        )
+        self._circuits = gauge("octet_circuit_state", "0: closed, 1: half-open, 2: open.", "upstream")
+        self._slots = gauge("octet_slots_in_use", "Calls that hold a place under limits.concurrent.", "scope", "name")
+        self._waiting = gauge("octet_queue_length", "Calls that wait for such a place.", "scope", "name")
+        self._levels = gauge(
+            "octet_limit_remaining", "What is left of a limit per minute; below 0: more was used than was reserved.",
+            "scope", "name", "limit",
+        )  # fmt: skip
+        self.generation = gauge("octet_config_generation", "Counts the configurations that have been in force.")
+
+    def pool(self, upstream: str, pool: Pool) -> None:
+        """Show an upstream's connections."""
+        self._pools.labels(upstream, "active").set_function(lambda: pool.active)
+        self._pools.labels(upstream, "idle").set_function(lambda: pool.idle)
+        if pool.limit is not None:
+            self._pool_limits.labels(upstream).set(pool.limit)
+
+    def circuit(self, upstream: str, state: Callable[[], str]) -> None:
+        """Show the state of an upstream's circuit."""
+        self._circuits.labels(upstream).set_function(lambda: CIRCUIT_STATES[state()])
+
+    def slots(self, scope: str, name: str, in_use: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Show places under a limit."""
+        self._slots.labels(scope, name).set_function(in_use)
+        self._waiting.labels(scope, name).set_function(waiting)
+
+    def bucket(self, scope: str, name: str, limit: str, level: Callable[[], float]) -> None:
+        """Show what is left of a limit per minute."""
+        self._levels.labels(scope, name, limit).set_function(level)
