@@ -20,6 +20,7 @@ from proxy.edge.endpoints import DataEndpoints, model_object
 from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
 from proxy.pipeline import Pipeline, Snapshot
+from proxy.resilience.attempts import Means
 from proxy.resources import Resources
 from proxy.routing import Router
 from proxy.telemetry import LagWatch, LineWriter, Telemetry
@@ -66,7 +67,8 @@ class App:
         router = Router(config)
         self._resources = resources = Resources(config, self._telemetry)
         await resources.build(router, via)
-        snapshot = Snapshot(config, Auth(config.server), router, resources.standings, resources.callers, via)
+        means = Means(resources.standings, self._telemetry, random.random)
+        snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
         self._model_lists = ModelLists(resources.endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
@@ -123,6 +125,10 @@ class App:
     @property
     def telemetry(self) -> Telemetry:
         return self._telemetry
+
+    @property
+    def upstreams(self) -> Resources:
+        return self._resources
 
     def models(self) -> list[Json]:
         """What /v1/models shows: names that the routes spell out, then the upstreams' own, each once."""

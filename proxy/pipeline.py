@@ -17,10 +17,9 @@ from proxy.call import Call, Operation, header_values
 from proxy.config import Config
 from proxy.errors import CallerError, LimitReached, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
 from proxy.limits.callers import CallerLimits
-from proxy.resilience.attempts import Walk
+from proxy.resilience.attempts import Means, Walk
 from proxy.resilience.deadline import deadline_of
 from proxy.resilience.reply import Reply
-from proxy.resilience.standing import Standing
 from proxy.routing import Router
 from proxy.telemetry import CallRecord, Telemetry
 
@@ -34,7 +33,7 @@ class Snapshot:
     config: Config
     auth: Auth
     router: Router
-    standings: Mapping[str, Standing]
+    means: Means
     callers: CallerLimits
     via: str
 
@@ -131,7 +130,7 @@ class Pipeline:
         deadline = deadline_of(call, route.total_seconds, now - (record.routed - record.started))
         async with (
             snapshot.callers.room(call, record, deadline.whole),
-            Walk(call, route, snapshot.standings, deadline, record, self._telemetry, self._chance) as reply,
+            Walk(call, route, snapshot.means, deadline, record) as reply,
         ):
             await answer.deliver(reply, record)
 

@@ -1,23 +1,29 @@
 """What the process owns for longer than a configuration: connections, circuits, limits, how upstreams stand."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 
+from proxy.call import Json
 from proxy.config import Config, Limits
 from proxy.limits.bucket import Bucket
 from proxy.limits.callers import CallerLimits
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
 from proxy.providers import providers
-from proxy.resilience.circuit import Circuit
+from proxy.resilience.circuit import NEVER, Circuit
 from proxy.resilience.circuits import Circuits
+from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
 from proxy.routing import Router
 from proxy.telemetry import Telemetry
 from proxy.upstream.credentials import read_credential
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.health import HealthChecks
 from proxy.upstream.transport import Transport
+
+logger = logging.getLogger("octet")
 
 
 class Resources:
@@ -31,6 +37,7 @@ class Resources:
         self.standings: dict[str, Standing] = {}
         self.circuits = Circuits(self._clock, self._circuit_changed)
         self.callers = CallerLimits({}, telemetry)
+        self._checks = HealthChecks()
 
     async def build(self, router: Router, via: str) -> None:
         """Make everything.
@@ -70,9 +77,39 @@ class Resources:
         return bucket.now(self._clock())
 
     def _circuit_changed(self, circuit: Circuit, state: str) -> None:
-        self._telemetry.circuit_changed(self.circuits.upstream_of(circuit), state)
+        name = self.circuits.upstream_of(circuit)
+        self._telemetry.circuit_changed(name, state)
+        logger.log(logging.WARNING if state == "open" else logging.INFO, "the circuit of %s is %s", circuit.name, state)
+        check = self._config.upstreams[name].health_check
+        if state == "open" and check is not None:
+            is_open = lambda: self.circuits.state(name) == "open"  # noqa: E731
+            self._checks.begin(self.endpoints[name], check, is_open, partial(self._back, name))
+
+    def _back(self, name: str) -> None:
+        """An upstream has answered: its trial calls need not wait any longer."""
+        for circuit in self.circuits.by_upstream[name]:
+            circuit.hasten()
+
+    def hold_open(self, name: str, seconds: float | None) -> bool:
+        """Let no call through to an upstream, for so long or until it is reset; False: there is no such upstream."""
+        circuits = self.circuits.by_upstream.get(name, ())
+        for circuit in circuits:
+            circuit.hold_open(NEVER if seconds is None else seconds)
+        return bool(circuits)
+
+    def reset(self, name: str) -> bool:
+        """Let calls through to it again, and forget its failures; False: there is no such upstream."""
+        circuits = self.circuits.by_upstream.get(name, ())
+        for circuit in circuits:
+            circuit.close()
+        return bool(circuits)
+
+    def describe(self) -> list[Json]:
+        """How every upstream stands, for people."""
+        return [describe(standing, self.circuits.by_upstream[name]) for name, standing in self.standings.items()]
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Stop asking, and close every connection."""
+        await self._checks.close()
         for endpoint in self.endpoints.values():
             await endpoint.transport.close()

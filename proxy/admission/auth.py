@@ -23,6 +23,7 @@ class Auth:
             _digest(caller.key.get_secret_value()): Caller(caller.name, caller.models) for caller in server.callers
         }
         self._known: dict[str, Caller] = {}  # by the whole header, as it was accepted before
+        self._operator = _digest(server.admin_token.get_secret_value()) if server.admin_token is not None else None
         self._models = {caller.name: Globs(caller.models) for caller in server.callers}
 
     def identify(self, headers: Mapping[str, str]) -> Caller:
@@ -48,6 +49,11 @@ class Auth:
             self._known[sent] = caller
         theirs = bearer if own and bearer and _digest(bearer) not in self._callers else None
         return Caller(caller.name, caller.models, credential=theirs)
+
+    def is_operator(self, headers: Mapping[str, str]) -> bool:
+        """Whether `server.admin_token` is shown; never, when there is none."""
+        shown = _bearer(headers.get("authorization", ""))
+        return shown is not None and self._operator is not None and _digest(shown) == self._operator
 
     def check_model(self, caller: Caller, model: str) -> None:
         """Raises Forbidden when the caller may not ask for the model."""

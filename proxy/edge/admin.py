@@ -1,15 +1,52 @@
-"""The admin listener: metrics and probes, never on the data port."""
+"""The admin listener: metrics, probes, and upstreams as they stand; never on the data port."""
 
 import asyncio
+import ipaddress
+import re
 import time
+from collections.abc import Mapping
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from proxy.edge.endpoints import LIVE, READY, State, live, ready
+from proxy.admission.auth import Auth
+from proxy.call import Json
+from proxy.edge.endpoints import LIVE, READY, live, ready
+from proxy.edge.endpoints import State as DataState
 from proxy.edge.render import error_response, request_id
-from proxy.errors import MethodNotAllowed, NotFound, ProxyError
+from proxy.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
+from proxy.openai_format.encoding import encode
 from proxy.telemetry import CallRecord, Telemetry
+
+UPSTREAMS = "/admin/upstreams"
+_OFFERED = (
+    "/metrics, /healthz, /readyz, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
+    "POST /admin/upstreams/{name}/reset"
+)
+_ACTION = re.compile(rf"{UPSTREAMS}/([A-Za-z0-9_.-]{{1,64}})/(open|reset)")
+_LONGEST = 86400.0  # seconds
+
+
+class State(DataState, Protocol):
+    """What the admin side asks of the process."""
+
+    @property
+    def upstreams(self) -> "Upstreams": ...
+
+
+class Upstreams(Protocol):
+    """All upstreams, as an operator sees them."""
+
+    def describe(self) -> list[Json]: ...
+
+    def hold_open(self, name: str, seconds: float | None) -> bool:
+        """Let no call through to an upstream, for so long or until it is reset; False: there is no such upstream."""
+        ...
+
+    def reset(self, name: str) -> bool:
+        """Let calls through again, and forget failures; False: there is no such upstream."""
+        ...
 
 
 class AdminEndpoints:
@@ -27,14 +64,91 @@ class AdminEndpoints:
             return error_response(error, CallRecord(request_id(request.headers), time.perf_counter()))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path not in ("/metrics", LIVE, READY):
-            raise NotFound("there is no such page; the admin side offers /metrics, /healthz, /readyz", code="not_found")
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed("this page takes GET", headers={"allow": "GET"})
-        if request.path == LIVE:
+        path = request.path
+        if path.startswith("/admin"):
+            check_operator(request, self._state.pipeline.snapshot.auth)
+            return self._steer(request)
+        if path not in ("/metrics", LIVE, READY):
+            raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
+        _expect(request, "GET", "HEAD")
+        if path == LIVE:
             return live(request)
-        if request.path == READY:
+        if path == READY:
             return ready(request, self._state)
         render, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await asyncio.to_thread(render, self._telemetry.registry)
         return web.Response(body=body, headers={"content-type": content_type})
+
+    def _steer(self, request: web.BaseRequest) -> web.Response:
+        if request.path == UPSTREAMS:
+            _expect(request, "GET", "HEAD")
+            return _json({"upstreams": self._state.upstreams.describe()})
+        match = _ACTION.fullmatch(request.path)
+        if match is None:
+            raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
+        _expect(request, "POST")
+        name, action = match.groups()
+        upstreams = self._state.upstreams
+        known = upstreams.hold_open(name, _seconds(request.query)) if action == "open" else upstreams.reset(name)
+        if not known:
+            raise NotFound("there is no such upstream", code="not_found")
+        return _json(next(upstream for upstream in upstreams.describe() if upstream["name"] == name))
+
+
+def check_operator(request: web.BaseRequest, auth: Auth) -> None:
+    """Let nobody steer but who shows the token, or is on this machine and no web page.
+
+    Raises:
+        Forbidden: somebody else.
+    """
+    if not auth.is_operator(request.headers) and (not _is_local(request) or "origin" in request.headers):
+        raise Forbidden("send 'Authorization: Bearer TOKEN' with server.admin_token", code="admin_token_needed")
+
+
+def _is_local(request: web.BaseRequest) -> bool:
+    """Whether the request comes from this machine, and by a name of this machine: a page may have another point here."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    if not isinstance(peer, tuple):
+        return True  # a unix socket
+    host = request.headers.get("host", "").rpartition(":")[0].strip("[]") or request.headers.get("host", "")
+    return _is_loopback(str(peer[0])) and (host == "localhost" or _is_address(host))
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(query: Mapping[str, str]) -> float | None:
+    """How long a circuit is to be open; None: until it is reset."""
+    text = query.get("seconds")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST:
+        raise InvalidRequest(f"seconds must be a number above 0, at most {_LONGEST:.0f}", param="seconds")
+    return seconds
+
+
+def _expect(request: web.BaseRequest, *methods: str) -> None:
+    if request.method not in methods:
+        raise MethodNotAllowed(f"this page takes {methods[0]}", headers={"allow": methods[0]})
+
+
+def _json(value: Json) -> web.Response:
+    return web.Response(body=encode(value), content_type="application/json")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from proxy.call import NoRoom
+from proxy.call import Json, NoRoom
 from proxy.config import Limits
 from proxy.limits.bucket import SOON, Bucket
 from proxy.limits.slots import Slots
@@ -70,6 +70,20 @@ class Limiter:
         if self.slots is not None:
             self.slots.take()
         return self._charge(tokens)
+
+    def describe(self) -> Json:
+        """How the limits stand, for people."""
+        told: Json = {}
+        if self.slots is not None:
+            told["concurrent"] = {
+                "limit": self.rules.concurrent,
+                "in_use": self.slots.in_use,
+                "waiting": self.slots.waiting,
+            }
+        for name, bucket in (("requests_per_minute", self.requests), ("tokens_per_minute", self.tokens)):
+            if bucket is not None:
+                told[name] = {"limit": bucket.capacity, "left": round(bucket.now(self._clock()), 3)}
+        return told
 
     async def hold(self, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
         """Room for one call; waits in the queue, and once for the fleet's share, but not for buckets to fill."""

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from proxy.call import Json
+
 MOST_MODELS = 256
 LONGEST = 60.0  # seconds; nobody is left alone for longer on a word of its own
 UNTOLD = 1.0  # seconds after a 429 that names no time
@@ -72,6 +74,18 @@ class Pace:
             self._left.setdefault(model, {})[kind] = _Left(
                 remaining, now, seconds / used if used > 0 else seconds, now + min(seconds, LONGEST)
             )
+
+    def describe(self, now: float) -> Json:
+        """What was said and still holds, for people, by model."""
+        models = {model for model, until in self._until.items() if until > now}
+        models |= {model for model, kinds in self._left.items() if any(left.whole > now for left in kinds.values())}
+        return {
+            model: {
+                "refuses_for_seconds": round(max(0.0, self._until.get(model, 0.0) - now), 3),
+                "left": {kind: left.amount for kind, left in self._left.get(model, _NOTHING).items()},
+            }
+            for model in sorted(models)
+        }
 
 
 _NOTHING: Mapping[str, _Left] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
 
 from proxy.call import Call, Hold
@@ -50,7 +51,6 @@ class Attempt:
     ) -> None:
         self.target = target
         self.standing = standing
-        self.dropped: tuple[str, ...] = ()
         self.sent = False  # a request has gone out
         self.seconds = 0.0  # spent waiting for the upstream, until the answer or the first content
         self._call = call
@@ -62,6 +62,8 @@ class Attempt:
         self._exchanges: list[Exchange] = []
         self._stream_reply: StreamReply | None = None
         self._reply: Reply | None = None
+        self._limits: Mapping[str, str] = {}  # the upstream's, in OpenAI's names
+        self._cancelled_as = "hangup"
 
     async def run(self) -> Reply:
         """The answer, or a stream that has shown its first content.
@@ -76,7 +78,7 @@ class Attempt:
             self._failed(error)
             raise
         except asyncio.CancelledError:
-            self._telemetry.attempted(self.target.name, "hangup")
+            self._telemetry.attempted(self.target.name, self._cancelled_as)
             raise
 
     async def _run(self) -> Reply:
@@ -91,15 +93,41 @@ class Attempt:
             reply = await self._send(endpoint, amended)
         self._reply = reply
         self._visit.judge(None)
-        limits = endpoint.provider.rate_limits(reply.headers)
-        self.standing.answered(target, limits or reply.headers, self.seconds, stream=call.stream)
+        self._limits = endpoint.provider.rate_limits(reply.headers)
+        self.standing.answered(target, self._limits or reply.headers, self.seconds, stream=call.stream)
         self._telemetry.attempted(target.name, "ok")
-        record = self._record
-        record.rate_limits = limits
-        record.upstream_request_id = upstream_request_id(reply.headers)
         if not call.stream:
             self.free()  # the upstream is done with it
         return reply
+
+    def claim(self, reply: Reply) -> None:
+        """This is the attempt that serves the call."""
+        record = self._record
+        self._name()
+        record.dropped = reply.dropped
+        record.facts = reply.facts
+        record.rate_limits = self._limits
+        record.upstream_request_id = upstream_request_id(reply.headers)
+        record.first_token = time.perf_counter()
+
+    def _name(self) -> None:
+        """Say whom the call went to."""
+        record, target = self._record, self.target
+        record.upstream, record.model, record.model_label = target.name, target.model, target.label
+
+    def lose(self) -> None:
+        """Another attempt serves the call; this one is about to be cancelled."""
+        self._cancelled_as = "lost"
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the circuit lets the call through to see how the upstream is."""
+        return self._visit.is_trial
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of content that have come."""
+        return self._stream_reply.facts.pieces if self._stream_reply is not None else 0
 
     def broke(self, error: UpstreamError) -> None:
         """The stream broke after its first content."""
@@ -143,11 +171,11 @@ class Attempt:
         except RecursionError as error:
             raise InvalidRequest("the request is nested too deeply for this upstream") from error
         request = endpoint.dress(built, call)
-        record.upstream, record.model, record.model_label = target.name, target.model, target.label
+        self._name()
         if not self.sent:
             record.attempts += 1
             self.sent = True
-        record.dropped = self.dropped = request.dropped
+        record.dropped = request.dropped
         record.phase = "connect"
         began = time.perf_counter()
         try:

@@ -8,10 +8,12 @@ from types import TracebackType
 from proxy.call import Call, Hold, NoRoom
 from proxy.errors import CallerError, UpstreamError
 from proxy.openai_format.estimate import Estimate
-from proxy.providers.seam import Route
+from proxy.providers.seam import Route, Target
 from proxy.resilience.attempt import Attempt
+from proxy.resilience.budget import HedgeBudget
 from proxy.resilience.circuit import Rejected
 from proxy.resilience.deadline import Deadline
+from proxy.resilience.hedge import Race
 from proxy.resilience.plan import Plan
 from proxy.resilience.policy import Option
 from proxy.resilience.reply import Reply
@@ -19,14 +21,33 @@ from proxy.resilience.standing import Limiter, Standing
 from proxy.telemetry import CallRecord, Telemetry
 
 
+class Means:
+    """What the attempts of all calls work with.
+
+    Args:
+        chance: uniform in [0, 1).
+    """
+
+    def __init__(self, standings: Mapping[str, Standing], telemetry: Telemetry, chance: Callable[[], float]) -> None:
+        self.standings = standings
+        self.telemetry = telemetry
+        self.chance = chance
+        self._hedging: dict[str, HedgeBudget] = {}  # by route
+
+    def hedging(self, route: Route) -> HedgeBudget | None:
+        """The budget for second attempts of a route that has them; it notes a call."""
+        if route.hedge is None:
+            return None
+        budget = self._hedging.setdefault(route.name, HedgeBudget())
+        budget.called(route.hedge.budget)
+        return budget
+
+
 class Walk:
     """One call's way along its targets.
 
     Entering it tries them in order, the same ones again when none is left, and gives the first reply that has content;
     what that reply needs (connection, clocks, place) lives until it is left.
-
-    Args:
-        chance: uniform in [0, 1).
 
     Raises on entering:
         ProxyError: of the last attempt, when none succeeded; LimitReached, CircuitsOpen when none was possible.
@@ -36,23 +57,22 @@ class Walk:
         self,
         call: Call,
         route: Route,
-        standings: Mapping[str, Standing],
+        means: Means,
         deadline: Deadline,
         record: CallRecord,
-        telemetry: Telemetry,
-        chance: Callable[[], float],
     ) -> None:
         self._call = call
         self._route = route
-        self._standings = standings
+        self._standings = means.standings
         self._deadline = deadline
         self._record = record
-        self._telemetry = telemetry
-        self._chance = chance
+        self._telemetry = means.telemetry
+        self._chance = means.chance
         self._clock = asyncio.get_running_loop().time
         self._tokens = Estimate(call)
-        self._plan = Plan(route, standings, self._tokens, self._clock)
+        self._plan = Plan(route, means.standings, self._tokens, self._clock)
         self._attempt: Attempt | None = None
+        self._hedging = means.hedging(route)
 
     async def __aenter__(self) -> Reply:
         try:
@@ -88,6 +108,8 @@ class Walk:
             self._attempt = attempt
             self._count(option)
             try:
+                if self._hedging is not None:
+                    return await self._race(attempt, option.place, self._hedging)
                 return await self._run(attempt)
             except UpstreamError as error:
                 self._free()
@@ -99,14 +121,57 @@ class Walk:
                 plan.drop(option.place)  # it cannot carry the call; what failed before is what the caller must know
 
     async def _run(self, attempt: Attempt) -> Reply:
-        record = self._record
         try:
             reply = await attempt.run()
         finally:
-            record.upstream_seconds += attempt.seconds
-        record.facts = reply.facts
-        record.first_token = time.perf_counter()
+            self._record.upstream_seconds += attempt.seconds
+        attempt.claim(reply)
         return reply
+
+    async def _race(self, first: Attempt, place: int, budget: HedgeBudget) -> Reply:
+        """Make the attempt, and a second one on another target if the first lets wait.
+
+        Raises:
+            UpstreamError: both have failed; this is the first one's failure, the other's is known to the plan.
+        """
+        plan, record, telemetry = self._plan, self._record, self._telemetry
+        backups: list[int] = []
+
+        def backup() -> Attempt | None:
+            other = plan.backup(place, record.attempts)
+            if other is None or first.is_trial or not budget.spend():
+                return None
+            backups.append(other)
+            return self._place(other)
+
+        race, began = Race(first, self._hedge_after(first), backup), time.perf_counter()
+        try:
+            won = await race.run()
+        finally:
+            record.upstream_seconds += time.perf_counter() - began
+        if race.second is not None:
+            telemetry.hedged(self._route.name, "failed" if won is None else "won" if won[0] is race.second else "lost")
+        if won is None:
+            for attempt, error in race.failures:
+                if attempt is not first and isinstance(error, UpstreamError):
+                    plan.leave(backups[0], error, self._chance())
+                elif attempt is not first:
+                    plan.drop(backups[0])
+            raise next(error for attempt, error in race.failures if attempt is first)
+        winner, reply = won
+        loser = race.second if winner is first else first
+        if loser is not None and all(loser is not attempt for attempt, _ in race.failures):
+            telemetry.wasted(loser.target.name, self._tokens.prompt + loser.pieces)
+        self._attempt = winner
+        winner.claim(reply)
+        return reply
+
+    def _hedge_after(self, first: Attempt) -> float | None:
+        """Seconds until a second attempt; None: it cannot be told yet."""
+        hedge = self._route.hedge
+        if hedge is not None and hedge.after_seconds is not None:
+            return hedge.after_seconds
+        return first.standing.latency[self._call.stream].p95
 
     def _may_repeat(self, option: Option) -> bool:
         standing = self._standings[self._plan.target(option.place).name]
@@ -152,6 +217,16 @@ class Walk:
                 self._telemetry.limited("upstream", standing.name, taken.limit)
                 return None
             hold = taken
+        return self._begin(target, standing, hold)
+
+    def _place(self, place: int) -> Attempt | None:
+        """The same at once, or not at all."""
+        target = self._plan.target(place)
+        standing = self._standings[target.name]
+        hold = standing.limiter.take(self._tokens) if standing.limiter is not None else None
+        return None if isinstance(hold, NoRoom) else self._begin(target, standing, hold)
+
+    def _begin(self, target: Target, standing: Standing, hold: Hold | None) -> Attempt | None:
         try:
             visit = standing.circuit(target).enter()
         except Rejected:

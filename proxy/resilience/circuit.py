@@ -78,9 +78,22 @@ class Circuit(Context):
         while self.messages:
             self._deliver(self.messages.pop(0))
 
+    @property
+    def is_closed(self) -> bool:
+        return isinstance(self._state, Closed)
+
     def open(self, seconds: float | None = None) -> None:
         """Let nothing through for so long; None: for `open_seconds`."""
         self.set_state(Opened(self.clock() + (self.policy.open_seconds if seconds is None else seconds)))
+
+    def hold_open(self, seconds: float = NEVER) -> None:
+        """The same by an operator's word."""
+        self.set_state(Opened(self.clock() + seconds, held=True))
+
+    def hasten(self) -> None:
+        """The upstream seems to be back: if the circuit is open by itself, trial calls may begin."""
+        if isinstance(self._state, Opened) and not self._state.held:
+            self._state.until = min(self._state.until, self.clock())
 
     def close(self) -> None:
         """Let everything through, and forget what was."""
@@ -152,8 +165,9 @@ class Opened(CircuitState):
 
     name = OPENED
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, *, held: bool = False) -> None:
         self.until = until
+        self.held = held
         self.opened_at = until
         self.rejected = 0
 
@@ -226,6 +240,11 @@ class Visit:
         self._state = state
         self._judged = False
         self._began = 0.0 if circuit.policy.slow_call_seconds is None else circuit.clock()
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the call was let through to see how the upstream is."""
+        return isinstance(self._state, HalfOpened)
 
     def judge(self, failure: Exception | None) -> None:
         """The call has failed, or has succeeded so far (None)."""

@@ -21,6 +21,11 @@ class Latency:
         self._times.append(seconds)
         self._since += 1
 
+    @property
+    def count(self) -> int:
+        """How many times are known."""
+        return len(self._times)
+
     def quantile(self, share: float) -> float | None:
         """The time that this share of calls stays within; None while too few are known."""
         times = sorted(self._times)

@@ -56,10 +56,17 @@ class Plan:
             return None
         return choose(self._options(), self._route.retry.longest_wait_seconds, time_left)
 
-    def backup(self, place: int) -> int | None:
-        """An untried target that is free now, beside the one that is being tried; for a second attempt."""
+    def backup(self, place: int, attempts: int) -> int | None:
+        """An untried target that is free and in good standing, beside the one that is being tried."""
+        if attempts >= self.most_attempts:
+            return None
         now = self._clock()
-        return next((other for other in self._untried if other != place and not self._wait(other, now)), None)
+        return next((each for each in self._untried if each != place and self._is_good(each, now)), None)
+
+    def _is_good(self, place: int, now: float) -> bool:
+        target = self.target(place)
+        circuit = self._standings[target.name].circuit(target)
+        return circuit.is_closed and not self._wait(place, now)
 
     def drop(self, place: int) -> None:
         """A target is not to be tried, or not again."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.call import Hold, NoRoom
+from proxy.call import Hold, Json, NoRoom
 from proxy.errors import Limited, UpstreamError
 from proxy.providers.seam import Endpoint, Target
 from proxy.resilience.budget import RetryBudget
@@ -31,6 +31,10 @@ class Limiter(Protocol):
         """Room for one call, at once."""
         ...
 
+    def describe(self) -> Json:
+        """How they stand, for people."""
+        ...
+
     def hold(self, caller: str, tokens: Tokens, patience: float) -> Coroutine[Any, Any, Hold | NoRoom]:
         """Room for one call, waiting in the queue if that helps."""
         ...
@@ -46,6 +50,8 @@ class Pace(Protocol):
     def refused(self, model: str, wait: float | None, now: float) -> None: ...
 
     def heard(self, model: str, headers: Mapping[str, str], now: float) -> None: ...
+
+    def describe(self, now: float) -> Json: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ class Telemetry:
             registry, "octet_queue_seconds", "Waiting for a place under limits.concurrent.", ("scope", "name"),
             QUEUE_BUCKETS,
         )  # fmt: skip
+        self._hedges = Counter(
+            registry, "octet_hedges", "Second attempts, by whether they gave the answer.", ("route", "outcome")
+        )
+        self._wasted = Counter(
+            registry, "octet_hedge_wasted_tokens", "Estimated tokens of attempts that lost to another.", ("upstream",)
+        )
         self._tokens = Counter(
             registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
         )
@@ -126,6 +132,14 @@ class Telemetry:
     def budget_exhausted(self, upstream: str) -> None:
         """Count a repeat that was not made."""
         self._exhausted.add((upstream,))
+
+    def hedged(self, route: str, outcome: str) -> None:
+        """Count a second attempt; `outcome` is `won`, `lost` (the first attempt was quicker) or `failed` (both)."""
+        self._hedges.add((route, outcome))
+
+    def wasted(self, upstream: str, tokens: int) -> None:
+        """Count the tokens of an attempt whose answer nobody gets."""
+        self._wasted.add((upstream,), tokens)
 
     def circuit_changed(self, upstream: str, state: str) -> None:
         """Count a circuit's change; `state` is `closed`, `half_open` or `open`."""

@@ -115,6 +115,20 @@ class Transport:
                 _check_encoding(exchange)
                 return exchange
 
+    async def reach(self) -> None:
+        """Make a connection, and close it.
+
+        Raises:
+            Unreachable, TooSlow: none could be made.
+        """
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                connection = await self._dialer.dial(self._new)
+        except TimeoutError as error:
+            self._dialer.forget()
+            raise TooSlow(clock="connect") from error
+        connection.abort()
+
     def _send(self, connection: Connection, head: bytes, body: bytes, *, reused: bool) -> Exchange:
         if connection.transport is None:  # it was closed as soon as it was made
             if self._slots is not None:
