@@ -9,14 +9,17 @@ from proxy.call import Json
 from proxy.config import Config, Limits
 from proxy.limits.bucket import Bucket
 from proxy.limits.callers import CallerLimits
+from proxy.limits.fleet import FleetShare
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
 from proxy.providers import providers
 from proxy.resilience.circuit import NEVER, Circuit
 from proxy.resilience.circuits import Circuits
+from proxy.resilience.fleet import FleetLink
 from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
 from proxy.routing import Router
+from proxy.shared_state import SharedState
 from proxy.telemetry import Telemetry
 from proxy.upstream.credentials import read_credential
 from proxy.upstream.endpoint import Endpoint
@@ -38,6 +41,8 @@ class Resources:
         self.circuits = Circuits(self._clock, self._circuit_changed)
         self.callers = CallerLimits({}, telemetry)
         self._checks = HealthChecks()
+        self._shared = SharedState(config.redis, telemetry.watched.redis) if config.redis is not None else None
+        self._links: list[FleetLink | FleetShare] = []
 
     async def build(self, router: Router, via: str) -> None:
         """Make everything.
@@ -60,11 +65,16 @@ class Resources:
         callers = {caller.name: self._limiter("caller", caller.name, caller.limits) for caller in config.server.callers}
         self.callers = CallerLimits({name: each for name, each in callers.items() if each is not None}, telemetry)
         telemetry.bind(config.upstreams, router.labels())
+        if self._shared is not None:
+            self._links += [FleetLink(circuit, self._shared) for circuit in self.circuits.all()]
+            self._shared.start()
 
     def _limiter(self, scope: str, name: str, rules: Limits) -> Limiter | None:
         if rules.concurrent is rules.requests_per_minute is rules.tokens_per_minute is None:
             return None
-        limiter, watched = Limiter(rules, self._clock), self._telemetry.watched
+        limiter, watched = Limiter(rules, self._clock, self._share_seconds), self._telemetry.watched
+        if self._shared is not None:
+            self._links.append(FleetShare(scope, name, limiter, self._shared))
         slots = limiter.slots
         if slots is not None:
             watched.slots(scope, name, lambda: slots.in_use, lambda: slots.waiting)
@@ -72,6 +82,10 @@ class Resources:
             if bucket is not None:
                 watched.bucket(scope, name, limit, partial(self._level, bucket))
         return limiter
+
+    @property
+    def _share_seconds(self) -> float:
+        return self._shared.timeout if self._shared is not None else 0.0
 
     def _level(self, bucket: Bucket) -> float:
         return bucket.now(self._clock())
@@ -101,7 +115,7 @@ class Resources:
         """Let calls through to it again, and forget its failures; False: there is no such upstream."""
         circuits = self.circuits.by_upstream.get(name, ())
         for circuit in circuits:
-            circuit.close()
+            circuit.reset()
         return bool(circuits)
 
     def describe(self) -> list[Json]:
@@ -111,5 +125,9 @@ class Resources:
     async def close(self) -> None:
         """Stop asking, and close every connection."""
         await self._checks.close()
+        for link in self._links:
+            await link.close()
+        if self._shared is not None:
+            await self._shared.close()
         for endpoint in self.endpoints.values():
             await endpoint.transport.close()

@@ -106,7 +106,7 @@ def check_operator(request: web.BaseRequest, auth: Auth) -> None:
 
 
 def _is_local(request: web.BaseRequest) -> bool:
-    """Whether the request comes from this machine, and by a name of this machine: a page may have another point here."""
+    """Whether it comes from this machine, by a name of this machine: a page may have a name of its own point here."""
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     if not isinstance(peer, tuple):
         return True  # a unix socket

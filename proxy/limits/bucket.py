@@ -16,13 +16,14 @@ class Bucket:
         per_minute: capacity; a call that wants more waits until the bucket is full, and takes it below 0.
     """
 
-    __slots__ = ("_at", "capacity", "hint", "leased", "level", "rate", "used")
+    __slots__ = ("_at", "capacity", "hint", "leased", "level", "pool", "rate", "used")
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.capacity = self.level = float(per_minute)
         self.rate = per_minute / MINUTE
         self.leased = False
         self.hint = SOON  # how long a wait for more is expected to be, when leased
+        self.pool = 0.0  # what others could still be granted, when leased
         self.used = 0.0  # taken since somebody last looked
         self._at = now
 
@@ -54,9 +55,10 @@ class Bucket:
         """From now on, fill only by what is granted; `level` is what there is."""
         self.leased, self.level = True, level
 
-    def stand_alone(self, share: float, now: float) -> None:
-        """Fill by itself again, at a share of the rate: the others are out of reach."""
-        self.leased, self.rate, self._at = False, share * self.capacity / MINUTE, now
+    def stand_alone(self, part: float, now: float) -> None:
+        """Fill by itself again: the others are out of reach, and a part of what there is and will be is ours."""
+        self.leased, self.rate, self._at = False, part * self.capacity / MINUTE, now
+        self.level, self.pool = min(self.capacity, self.level + part * self.pool), 0.0
 
     def _fill(self, now: float) -> None:
         if not self.leased and self.level < self.capacity:

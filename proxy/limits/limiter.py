@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from proxy.call import Json, NoRoom
 from proxy.config import Limits
@@ -11,6 +12,22 @@ from proxy.limits.slots import Slots
 NEVER = float("inf")
 
 Tokens = Callable[[], int]  # a call's estimate, for who needs it
+
+
+class Share(Protocol):
+    """This process's part of what a fleet shares."""
+
+    def ask(self) -> "asyncio.Future[None] | None":
+        """A call found the share empty; done when there is more, or not. None: there is nobody to ask."""
+        ...
+
+    def late(self) -> None:
+        """The answer has let wait for too long."""
+        ...
+
+    def used(self) -> None:
+        """Something was taken or given back."""
+        ...
 
 
 class Held:
@@ -51,8 +68,8 @@ class Limiter:
         self.slots = Slots(rules.concurrent, rules.queue) if rules.concurrent is not None else None
         self.requests = Bucket(rules.requests_per_minute, now) if rules.requests_per_minute is not None else None
         self.tokens = Bucket(rules.tokens_per_minute, now) if rules.tokens_per_minute is not None else None
-        self.wanted = 0.0  # tokens that a call has asked for in vain, since somebody last looked
-        self.on_short: Callable[[], asyncio.Future[None] | None] | None = None  # asks the fleet for more
+        self.share: Share | None = None  # of a fleet's limits
+        self.calls_asking = self.asked = 0  # calls that wait for the share, and their tokens
         self._clock = clock
         self._share_seconds = share_seconds
 
@@ -90,7 +107,8 @@ class Limiter:
         taken = self.take(tokens)
         if isinstance(taken, Held):
             return taken
-        if await self._got_share(patience):
+        if self.share is not None:
+            await self._await_share(self.share, tokens, patience)
             taken = self.take(tokens)
         if isinstance(taken, Held) or taken.limit != "concurrent" or taken.wait == NEVER or self.slots is None:
             return taken
@@ -111,23 +129,32 @@ class Limiter:
             self.slots.give()
         if self.tokens is not None and used is not None and used != reserved:
             self.tokens.give(reserved - used)
+        if self.share is not None:
+            self.share.used()
 
-    async def _got_share(self, patience: float) -> bool:
-        """Wait for what the fleet gives, if it is asked."""
-        asked = self.on_short() if self.on_short is not None else None
-        if asked is None:
-            return False
-        await asyncio.wait([asked], timeout=min(self._share_seconds, patience))
-        return True
+    async def _await_share(self, share: Share, tokens: Tokens, patience: float) -> None:
+        """Wait for what the fleet gives, if it can be asked."""
+        amount = tokens() if self.tokens is not None else 0
+        self.calls_asking += 1
+        self.asked += amount
+        try:
+            answer = share.ask()
+            if answer is None:
+                return
+            done, _ = await asyncio.wait([answer], timeout=min(self._share_seconds, patience))
+            if not done:
+                share.late()
+        finally:
+            self.calls_asking -= 1
+            self.asked -= amount
 
     def _short(self, tokens: Tokens) -> NoRoom | None:
         now, found = self._clock(), None
         if self.requests is not None and (wait := self.requests.wait(1, now)):
             found = NoRoom("requests", wait)
-        if self.tokens is not None and (wait := self.tokens.wait(tokens(), now)):
-            self.wanted = max(self.wanted, tokens())
-            if found is None or wait > found.wait:
-                found = NoRoom("tokens", wait)
+        least = found.wait if found is not None else 0.0
+        if self.tokens is not None and (wait := self.tokens.wait(tokens(), now)) > least:
+            found = NoRoom("tokens", wait)
         return found
 
     def _charge(self, tokens: Tokens) -> Held:
@@ -138,4 +165,6 @@ class Limiter:
         if self.tokens is not None:
             reserved = tokens()
             self.tokens.take(reserved, now)
+        if self.share is not None:
+            self.share.used()
         return Held(self, reserved)

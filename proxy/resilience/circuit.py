@@ -36,6 +36,14 @@ class Fleet(Protocol):
         """Whether trial calls may begin here by our own decision; if not, they have been asked for."""
         ...
 
+    def hasten(self) -> None:
+        """The upstream seems to be back: trial calls are wanted though the time is not over."""
+        ...
+
+    def changed(self) -> None:
+        """The circuit has entered another state."""
+        ...
+
 
 class Circuit(Context):
     """Whether calls are let through to one upstream, or to one of its models.
@@ -94,10 +102,16 @@ class Circuit(Context):
         """The upstream seems to be back: if the circuit is open by itself, trial calls may begin."""
         if isinstance(self._state, Opened) and not self._state.held:
             self._state.until = min(self._state.until, self.clock())
+            if self.fleet is not None:
+                self.fleet.hasten()
 
     def close(self) -> None:
         """Let everything through, and forget what was."""
         self.set_state(Closed())
+
+    def reset(self) -> None:
+        """The same by an operator's word."""
+        self.set_state(Closed(reset=True))
 
     def half_open(self, until: float = NEVER) -> None:
         """Let trial calls through; they must begin and end before `until`."""
@@ -123,7 +137,8 @@ class Closed(CircuitState):
 
     name = CLOSED
 
-    def __init__(self) -> None:
+    def __init__(self, *, reset: bool = False) -> None:
+        self.reset = reset  # by an operator
         self.failures = self.slow_calls = 0
         self.outcomes: deque[tuple[float, bool, bool]] = deque()  # when, failed, slow
 
@@ -165,9 +180,10 @@ class Opened(CircuitState):
 
     name = OPENED
 
-    def __init__(self, until: float, *, held: bool = False) -> None:
+    def __init__(self, until: float, *, held: bool = False, lapsed: bool = False) -> None:
         self.until = until
-        self.held = held
+        self.held = held  # by an operator
+        self.lapsed = lapsed  # since the trial calls were not made in time
         self.opened_at = until
         self.rejected = 0
 
@@ -203,7 +219,7 @@ class HalfOpened(CircuitState):
 
     def wait(self, circuit: Circuit) -> float:
         if self.under_way == 0 and circuit.clock() >= self.until:  # the fleet's trial calls are no longer ours
-            circuit.open(0.0)
+            circuit.set_state(Opened(circuit.clock(), lapsed=True))
             return circuit.wait()
         return 0.0 if self.left else FULL_WAIT
 

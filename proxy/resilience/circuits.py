@@ -9,7 +9,8 @@ from purgatory.domain.messages.commands import CreateCircuitBreaker
 from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED
 from purgatory.service._async.message_handlers import register_circuit_breaker
-from purgatory.service._async.unit_of_work import AsyncAbstractUnitOfWork
+from purgatory.service._async.repository import AsyncInMemoryRepository
+from purgatory.service._async.unit_of_work import AsyncAbstractUnitOfWork, AsyncInMemoryUnitOfWork
 
 from proxy.config import Upstream
 from proxy.providers.seam import Target
@@ -31,7 +32,7 @@ class Circuits:
 
     def __init__(self, clock: Callable[[], float], watch: Watch) -> None:
         self._clock = clock
-        self._factory = AsyncCircuitBreakerFactory()
+        self._factory = AsyncCircuitBreakerFactory(uow=_Work())
         bus = self._factory.messagebus
         bus.remove_listener(CreateCircuitBreaker, register_circuit_breaker)
         bus.add_listener(CreateCircuitBreaker, self._create)
@@ -68,6 +69,9 @@ class Circuits:
             return self._circuits[target.name, OTHER]
         return self._circuits.get((target.name, target.label)) or self._circuits[target.name, OTHER]
 
+    def all(self) -> Iterable[Circuit]:
+        return self._circuits.values()
+
     def state(self, upstream: str) -> str:
         """The state of an upstream: where its models have circuits of their own, the worst."""
         order = ("closed", "half_open", "open")
@@ -91,6 +95,20 @@ class Circuits:
 
     def _circuits_by_name(self, name: str) -> Circuit:
         return next(circuit for circuit in self._circuits.values() if circuit.name == name)
+
+
+class _Repository(AsyncInMemoryRepository):
+    """Reads are local; changes of state go to the fleet, behind the calls' backs."""
+
+    async def update_state(self, name: str, state: str, opened_at: float | None) -> None:  # noqa: ARG002
+        circuit = self.breakers[name]
+        if isinstance(circuit, Circuit) and circuit.fleet is not None:
+            circuit.fleet.changed()
+
+
+class _Work(AsyncInMemoryUnitOfWork):
+    def __init__(self) -> None:
+        self.contexts = _Repository()
 
 
 def _run(work: Coroutine[Any, Any, object]) -> None:

@@ -47,7 +47,12 @@ class Watched:
             "octet_limit_remaining", "What is left of a limit per minute; below 0: more was used than was reserved.",
             "scope", "name", "limit",
         )  # fmt: skip
+        self._redis = gauge("octet_redis_up", "1: Redis is there; 0: it is not, or none is configured.")
         self.generation = gauge("octet_config_generation", "Counts the configurations that have been in force.")
+
+    def redis(self, up: bool) -> None:
+        """Show whether Redis is there."""
+        self._redis.set(up)
 
     def pool(self, upstream: str, pool: Pool) -> None:
         """Show an upstream's connections."""

@@ -1,0 +1,198 @@
+"""The one Redis connection: what several sidecars share, always behind the calls' backs.
+
+Whoever asks gets an answer or None within a quarter of a second; whether Redis is there is known without asking.
+
+Source: redis-py 8.1 (`asyncio/client.py`); its defaults would try eleven times.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from proxy.config import Redis as Settings
+
+logger = logging.getLogger("octet")
+
+PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
+LOOK_SECONDS = 1.0  # between two looks whether Redis is there
+MOST_CONNECTIONS = 8
+
+
+class SharedState:
+    """Scripts that run in Redis, and what other sidecars say of their changes.
+
+    Args:
+        on_up: told whenever Redis comes (True) or goes (False).
+    """
+
+    def __init__(self, settings: Settings, on_up: Callable[[bool], object] = id) -> None:
+        self.me = os.urandom(6).hex()  # this process, for the others
+        self.up = False
+        self.timeout = settings.timeout_seconds
+        self._namespace = settings.namespace
+        self._on_up = on_up
+        pool = BlockingConnectionPool.from_url(
+            settings.url.get_secret_value(),
+            max_connections=MOST_CONNECTIONS,
+            timeout=PATIENCE_SECONDS,
+            socket_timeout=PATIENCE_SECONDS,
+            socket_connect_timeout=PATIENCE_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            client_name="octet",
+        )
+        self._client = Redis.from_pool(pool)
+        self._scripts: dict[str, AsyncScript] = {}
+        self._heard: dict[str, Callable[[], object]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._trouble = ""
+
+    def key(self, kind: str, name: str) -> str:
+        """A key of ours."""
+        return f"{self._namespace}:{kind}:{name}"
+
+    def follow(self, key: str, changed: Callable[[], object]) -> None:
+        """Call `changed` when another sidecar has changed what is under a key, and when Redis comes or goes."""
+        self._heard[key] = changed
+
+    def start(self) -> None:
+        """Look for Redis, and listen."""
+        self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._listen())]
+
+    async def close(self) -> None:
+        """Stop, and close every connection."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._client.aclose()
+
+    async def run(self, script: str, key: str, *arguments: str | float) -> Sequence[Any] | None:
+        """What a script answers; None when Redis is not there, or will not.
+
+        The script gets the channel for changes and this process's name as its first arguments.
+        """
+        registered = self._scripts.get(script)
+        if registered is None:
+            registered = self._scripts[script] = self._client.register_script(script)
+        try:
+            answer: Sequence[Any] = await registered(keys=[key], args=[self._channel, self.me, *arguments])
+        except ResponseError as error:  # no memory, read only, a foreign value under our key: Redis is there
+            self._tell(f"will not do what it is asked: {_kind(error)}")
+            return None
+        except (RedisError, OSError) as error:
+            self._set(False, error)
+            return None
+        self._set(True, None)
+        return answer
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._namespace}:changes"
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                await self._client.ping()
+            except (RedisError, OSError) as error:
+                self._set(False, error)
+            else:
+                self._set(True, None)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._client.pubsub() as channel:
+                    await channel.subscribe(self._channel)
+                    async for message in channel.listen():
+                        self._take(message)
+            except (RedisError, OSError) as error:
+                self._set(False, error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _take(self, message: Any) -> None:
+        if message["type"] == "subscribe":  # what was said before has not been heard
+            self._tell_all()
+        if message["type"] != "message":
+            return
+        sender, _, key = message["data"].decode("utf-8", "replace").partition(" ")
+        changed = self._heard.get(key)
+        if changed is not None and sender != self.me:
+            changed()
+
+    def _set(self, up: bool, error: Exception | None) -> None:
+        if error is not None:
+            self._tell(f"is not there: {_kind(error)}")
+        if up is self.up:
+            return
+        self.up = up
+        self._on_up(up)
+        if up:
+            self._tell("")
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for changed in self._heard.values():
+            changed()
+
+    def _tell(self, trouble: str) -> None:
+        """Write what is wrong, once; no address, and nothing that Redis says, is quoted."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                logger.warning("Redis %s; circuits and limits are this process's own meanwhile", trouble)
+            else:
+                logger.info("Redis is there; circuits and limits are shared")
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return "it refuses the password"
+    return type(error).__name__
+
+
+class Errand:
+    """Something that is done in the background, one at a time; when it is asked for meanwhile, it is done once more."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._next: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> "asyncio.Future[None]":
+        """Done when it has been done, from beginning to end, after this."""
+        loop = asyncio.get_running_loop()
+        if self._next is None:
+            self._next = loop.create_future()
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+            self._task.add_done_callback(self._ended)
+        return self._next
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while self._next is not None:
+            done, self._next = self._next, None
+            try:
+                await self._work()
+            finally:
+                done.set_result(None)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("sharing state failed", exc_info=error)
