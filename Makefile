@@ -30,7 +30,7 @@ bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEE
 bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
 	@$(BIN)/python -m tests.bench --quick --check
 
-docs: $(READY)  ## the generated tables of docs/upstreams.md
+docs: $(READY)  ## the generated tables of docs/upstreams.md and docs/resilience.md
 	@$(BIN)/python docs/generate.py
 
 lock: $(READY)  ## requirements.txt anew: versions and hashes, for every platform

@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--listen", type=_address, default=Address("127.0.0.1", 8082), metavar="HOST:PORT")
     simulate.add_argument("--pace", type=float, default=0.02, metavar="SECONDS", help="between tokens (0.02)")
     check = add("check", _check, "Say what is wrong with a configuration; exit 0 or 2.")
-    check.add_argument("config", metavar="CONFIG")
+    check.add_argument("config", nargs="?", metavar="CONFIG")
+    check.add_argument("--faults", action="store_true", help="print what follows each kind of failure")
     add("schema", _schema, "Print the JSON Schema of the configuration.")
     return parser
 
@@ -161,6 +162,13 @@ async def _simulate_until_stopped(address: Address, pace: float) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.faults:
+        _print_faults()
+    elif options.config is None:
+        _print(sys.stderr, "octet check: name a CONFIG, or --faults")
+        return EXIT_MISTAKES
+    if options.config is None:
+        return 0
     try:
         config = _load(options.config)
     except ConfigError as error:
@@ -170,6 +178,15 @@ def _check(options: argparse.Namespace) -> int:
         counts = f"upstreams: {len(config.upstreams)}, routes: {len(config.routes)}"
         _print(sys.stdout, f"{options.config}: no mistakes ({counts})")
     return 0
+
+
+def _print_faults() -> None:
+    from proxy.resilience.policy import table
+
+    rows = list(table())
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _print(sys.stdout, "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001

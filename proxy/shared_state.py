@@ -175,7 +175,7 @@ class Errand:
             self._next = loop.create_future()
         if self._task is None:
             self._task = loop.create_task(self._run())
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(_look)
         return self._next
 
     async def close(self) -> None:
@@ -185,14 +185,20 @@ class Errand:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while self._next is not None:
-            done, self._next = self._next, None
-            try:
-                await self._work()
-            finally:
-                done.set_result(None)
+        try:
+            while self._next is not None:
+                done, self._next = self._next, None
+                try:
+                    await self._work()
+                finally:
+                    done.set_result(None)
+        finally:  # whoever asks from now on, asks for a new task
+            self._task = None
+            if self._next is not None:
+                self._next.set_result(None)
+                self._next = None
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("sharing state failed", exc_info=error)
+
+def _look(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("sharing state failed", exc_info=error)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from proxy.config.source import Document
 from proxy.providers import traits
 from proxy.simulator import Simulator
 from proxy.telemetry import LineWriter
+from tests.redis_server import RedisServer
 
 MODELS = {
     "openai": "gpt-4o-mini",
@@ -132,6 +134,8 @@ def config_for(simulator: Simulator, tree: Mapping[str, Any]) -> Config:
     ]
     server = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_seconds": 2.0, **tree.get("server", {})}
     whole = {"server": server, "upstreams": upstreams, "routes": tree.get("routes", routes)}
+    if "redis" in tree:
+        whole["redis"] = tree["redis"]
     return build(Document("test", whole), traits())
 
 
@@ -157,6 +161,15 @@ async def start(simulator: Simulator) -> AsyncIterator[Start]:
     if left:
         _, left = await asyncio.wait(left, timeout=5)  # those that are just ending
     assert not left, "tasks are left"
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis that is there."""
+    server = RedisServer(tmp_path)
+    await server.start()
+    yield server
+    await server.kill()
 
 
 @pytest.fixture

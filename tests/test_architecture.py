@@ -127,7 +127,12 @@ def test_the_c_parser_is_in_use() -> None:
 def test_only_credentials_read_secrets() -> None:
     """Keys leave the configuration in one place, callers' keys in one other; config itself only checks them."""
     readers = {relative(path) for path in FILES if "get_secret_value" in path.read_text()}
-    assert readers == {"proxy/upstream/credentials.py", "proxy/admission/auth.py", "proxy/config/values.py", "proxy/shared_state.py"}
+    assert readers == {
+        "proxy/upstream/credentials.py",
+        "proxy/admission/auth.py",
+        "proxy/config/values.py",
+        "proxy/shared_state.py",
+    }
 
 
 def test_no_module_is_a_drawer() -> None:

@@ -113,6 +113,20 @@ async def test_check_of_a_good_file(octet: Octet) -> None:
     assert "no mistakes" in out
 
 
+async def test_check_prints_what_follows_each_failure(octet: Octet) -> None:
+    """The table that decides, in aligned columns; a file beside it is checked too, and one of the two is needed."""
+    code, out, _ = await said(await octet("check", "--faults"))
+    assert code == 0
+    heading, *rows = out.splitlines()
+    assert re.split("  +", heading)[:3] == ["what", "examples", "next target"]
+    (limited,) = (row for row in rows if row.startswith("limited "))
+    assert limited.split() == [*"limited other 429 yes yes ignored 429 and retry-after".split()]
+    code, out, _ = await said(await octet("check", "--faults", str(ROOT / "config/octet.yaml")))
+    assert (code, out.splitlines()[0], "no mistakes" in out) == (0, heading, True)
+    code, _, err = await said(await octet("check"))
+    assert (code, "name a CONFIG" in err) == (2, True)
+
+
 async def test_a_bad_file_is_not_served(octet: Octet, tmp_path: Path) -> None:
     """`serve` refuses what `check` refuses, and a file that is not there."""
     tmp_path.joinpath("octet.yaml").write_text(SIX_MISTAKES)

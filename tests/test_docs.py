@@ -50,11 +50,12 @@ def test_the_annotated_example_holds_every_key() -> None:
     assert not {key for key in keys if not re.search(rf"\b{key}\b", text)}
 
 
-def test_the_tables_are_what_the_providers_declare() -> None:
-    """docs/upstreams.md is generated: `make docs`."""
-    text = ROOT.joinpath("docs/upstreams.md").read_text()
+@pytest.mark.parametrize("name", ["upstreams.md", "resilience.md"])
+def test_the_tables_are_what_the_code_declares(name: str) -> None:
+    """Both are generated: `make docs`."""
+    text = ROOT.joinpath("docs", name).read_text()
     namespace = runpy.run_path(str(ROOT / "docs/generate.py"))
-    assert namespace["page"](text) == text
+    assert namespace["page"](name, text) == text
     assert "<!-- generated" in text
 
 

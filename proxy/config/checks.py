@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from proxy.config.mistakes import Path, nearest
 from proxy.config.model import Providers, ProviderTraits, Server, wires_for
+from proxy.config.protection import Circuit
 from proxy.config.source import Document
 
 
@@ -57,12 +58,26 @@ def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, pr
     if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
         document.mistake((*path, "credential"), "with credential: caller no key of ours is used; remove the key")
     _check_files(document, upstream, path)
+    _check_circuit(document, _mapping(upstream.get("circuit")), (*path, "circuit"))
     traits = providers.get(provider) if isinstance(provider, str) else None
     if traits is None:
         return
     if traits.base_url is None and not upstream.get("base_url"):
         document.mistake((*path, "base_url"), f"is missing: {provider} has no public address")
     _check_settings(document, upstream, path, traits)
+
+
+def _check_circuit(document: Document, circuit: dict[str, Any], path: Path) -> None:
+    """A circuit must be able to open; that its numbers are such is checked elsewhere."""
+    try:
+        policy = Circuit.model_validate(circuit)
+    except ValidationError:
+        return
+    if policy.minimum_calls > policy.window:
+        place = "minimum_calls" if "minimum_calls" in circuit else "window"
+        document.mistake((*path, place), "minimum_calls must be at most window, or the circuit never opens")
+    if "slow_call_rate" in circuit and policy.slow_call_seconds is None:
+        document.mistake((*path, "slow_call_rate"), "does nothing without slow_call_seconds beside it")
 
 
 def _check_settings(document: Document, upstream: dict[str, Any], path: Path, traits: ProviderTraits) -> None:
@@ -126,6 +141,10 @@ def _check_route(
     targets = [target for place, target in _targets(route) if place[0] == "targets"]
     if targets and route.get("strategy") == "weighted" and all(target.get("weight") == 0 for target in targets):
         document.mistake((*path, "targets"), "every weight is 0: no target could ever be chosen")
+    if route.get("fallback_on") and not route.get("fallback"):
+        document.mistake((*path, "fallback_on"), "does nothing without fallback targets")
+    if route.get("hedge") is not None and len(list(_targets(route))) == 1:
+        document.mistake((*path, "hedge"), "does nothing: there is no second target")
     wanted = _mapping(route.get("match")).get("caller", [])
     here = (*path, "match", "caller")
     named = {here: wanted} if isinstance(wanted, str) else {(*here, i): name for i, name in enumerate(_list(wanted))}

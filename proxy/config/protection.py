@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from proxy.config.section import Section
 from proxy.config.values import RedisUrl, Seconds
@@ -18,7 +18,7 @@ def _check_limit(value: int) -> int:
     return value
 
 
-Limit = Annotated[int, AfterValidator(_check_limit)]
+Limit = Annotated[int, AfterValidator(_check_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
 
 
 class Limits(Section):

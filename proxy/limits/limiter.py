@@ -108,7 +108,7 @@ class Limiter:
         if isinstance(taken, Held):
             return taken
         if self.share is not None:
-            await self._await_share(self.share, tokens, patience)
+            await self._await_share(self.share, tokens)
             taken = self.take(tokens)
         if isinstance(taken, Held) or taken.limit != "concurrent" or taken.wait == NEVER or self.slots is None:
             return taken
@@ -132,7 +132,7 @@ class Limiter:
         if self.share is not None:
             self.share.used()
 
-    async def _await_share(self, share: Share, tokens: Tokens, patience: float) -> None:
+    async def _await_share(self, share: Share, tokens: Tokens) -> None:
         """Wait for what the fleet gives, if it can be asked."""
         amount = tokens() if self.tokens is not None else 0
         self.calls_asking += 1
@@ -141,7 +141,7 @@ class Limiter:
             answer = share.ask()
             if answer is None:
                 return
-            done, _ = await asyncio.wait([answer], timeout=min(self._share_seconds, patience))
+            done, _ = await asyncio.wait([answer], timeout=self._share_seconds)
             if not done:
                 share.late()
         finally:

@@ -207,7 +207,9 @@ def _classify_failure(status: int, facts: ErrorFacts, wait: float | None) -> Ups
 def misconfigured(status: int) -> UpstreamError:
     """The upstream's address leads to something else."""
     what = "redirects, which are not followed" if 300 <= status < 400 else "does not serve chat at this path"
-    return Broken(f"the upstream {what} (status {status}): check its base_url", code="upstream_misconfigured")
+    error = Broken(f"the upstream {what} (status {status}): check its base_url", code="upstream_misconfigured")
+    error.repeat = False  # it will not be another one in a second
+    return error
 
 
 def read_object(text: bytes) -> Json:

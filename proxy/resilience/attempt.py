@@ -254,7 +254,7 @@ class Attempt:
             body = await exchange.read_up_to(MAX_ERROR_BYTES)
             error = endpoint.provider.parse_error(self.target, exchange.status, exchange.headers, body)
             error.upstream_request_id = upstream_request_id(exchange.headers) or None
-            error.repeat = _REPEAT.get(exchange.headers.get("x-should-retry", ""))
+            error.repeat = _REPEAT.get(exchange.headers.get("x-should-retry", ""), error.repeat)
             raise error
         return exchange
 

@@ -20,6 +20,14 @@ def up(settings: str) -> str:
     [
         ("provider: opnai", 'octet.yaml:3:5: upstreams.up.provider: unknown provider "opnai"; did you mean "openai"?'),
         ("provider: zzz", '3:5: upstreams.up.provider: unknown provider "zzz"; known: anthropic, ollama, openai, vllm'),
+        ("{provider: openai, circuit: {window: 4}}", "circuit.window: minimum_calls must be at most window"),
+        ("{provider: openai, circuit: {minimum_calls: 11}}", "circuit.minimum_calls: minimum_calls must be at most"),
+        (
+            "{provider: openai, circuit: {slow_call_rate: 0.5}}",
+            "slow_call_rate: does nothing without slow_call_seconds",
+        ),
+        ("{provider: openai, limits: {concurrent: 0}}", "limits.concurrent: must be at least 1; leave the key out"),
+        ("{provider: openai, limits: {tokens_per_minute: -5}}", "limits.tokens_per_minute: must be at least 1"),
         ("{provider: ollama, wire: exact}", "3:24: upstreams.up.wire: ollama can only be normalise"),
         ("provider: vllm", "2:3: upstreams.up.base_url: is missing: vllm has no public address"),
         ("{provider: openai, api_key_file: /nope}", '3:24: upstreams.up.api_key_file: there is no file "/nope"'),
@@ -62,6 +70,11 @@ def test_two_mistakes_of_one_key_are_both_told(mistakes: Callable[..., list[str]
             "{strategy: weighted, targets: [{upstream: up, weight: 0}]}",
             "3:26: routes[0].targets: every weight is 0: no target could ever be chosen",
         ),
+        (
+            "{targets: [{upstream: up}], fallback_on: [context]}",
+            "3:33: routes[0].fallback_on: does nothing without fallback targets",
+        ),
+        ("{targets: [{upstream: up}], hedge: {}}", "3:33: routes[0].hedge: does nothing: there is no second target"),
         ("{match: {caller: x}, targets: [{upstream: up}]}", '3:14: routes[0].match.caller: unknown caller "x"'),
         (
             "targets: [{upstream: up}]\n  - targets: [{upstream: up}]",

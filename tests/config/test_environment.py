@@ -101,3 +101,12 @@ def test_every_provider_can_come_from_the_environment(environ: dict[str, str], p
 def test_a_key_without_an_address_is_nothing(environ: dict[str, str]) -> None:
     """A server that has no public address needs its own."""
     assert load_environment(traits(), environ) is None
+
+
+def test_redis_of_the_environment() -> None:
+    """`REDIS_URL` is where sidecars share state; its password is shown nowhere."""
+    config = loaded(OPENAI_API_KEY="k", REDIS_URL="redis://:s3cret@box:6379/1")
+    assert config.redis is not None
+    assert config.redis.url.get_secret_value() == "redis://:s3cret@box:6379/1"
+    assert "s3cret" not in repr(config)
+    assert loaded(OPENAI_API_KEY="k").redis is None
