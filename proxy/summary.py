@@ -30,6 +30,8 @@ def _lines(config: Config, addresses: Sequence[Address], admin: Address | None, 
         yield f"  {'' if index else 'upstreams':10} {name:{width}}  {_upstream(upstream)}"
     for index, route in enumerate(config.routes):
         yield f"  {'' if index else 'routes':10} {route.name}: {_route(route)}"
+    if config.redis is not None:
+        yield f"  redis      circuits and limits are shared (namespace {config.redis.namespace})"
     if not config.routes:
         yield "  routes     none; calls name their upstream: model = upstream/model"
 

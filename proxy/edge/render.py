@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from math import ceil
 
 from aiohttp import web
 
@@ -104,8 +105,8 @@ def error_headers(error: ProxyError, record: CallRecord) -> dict[str, str]:
         wait = PATIENCE
     if wait is not None and error.status in (429, 503):
         wait = min(wait, MAX_RETRY_AFTER)
-        headers["retry-after"] = str(max(1, -int(-wait // 1)))
-        headers["retry-after-ms"] = str(int(wait * 1000))
+        headers["retry-after"] = str(max(1, ceil(wait)))
+        headers["retry-after-ms"] = str(ceil(wait * 1000))
     return headers
 
 

@@ -40,6 +40,7 @@ Source: OpenAI API reference, "Error codes"; DESIGN.md §7.
 
 from proxy.errors.base import (
     MAX_MESSAGE,
+    NO_RETRY,
     ProxyError,
     ProxyFault,
     Stopping,
@@ -80,6 +81,7 @@ from proxy.errors.upstream import (
 
 __all__ = [
     "MAX_MESSAGE",
+    "NO_RETRY",
     "BodyTooLarge",
     "Broken",
     "CallerError",

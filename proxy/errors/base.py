@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+NO_RETRY = {"x-should-retry": "false"}  # a header for the caller's client
 MAX_MESSAGE = 2000  # characters of an upstream's text that are passed on
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from proxy.errors.base import ProxyError
+from proxy.errors.base import NO_RETRY, ProxyError
 
 
 class CallerError(ProxyError):
@@ -78,7 +78,7 @@ class LoopDetected(CallerError):
     status = 508
     type = "server_error"
     code = "loop_detected"
-    own_headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
+    own_headers: ClassVar[dict[str, str]] = NO_RETRY
 
 
 class LimitReached(CallerError):

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from proxy.errors.base import ProxyError
+from proxy.errors.base import NO_RETRY, ProxyError
 
 
 class UpstreamError(ProxyError):
@@ -87,7 +87,7 @@ class PaidOut(UpstreamError):
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
-    own_headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
+    own_headers: ClassVar[dict[str, str]] = NO_RETRY
 
 
 class Limited(UpstreamError):

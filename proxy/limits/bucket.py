@@ -46,8 +46,9 @@ class Bucket:
         self.level -= amount
         self.used += amount
 
-    def give(self, amount: float) -> None:
-        """Put back what was taken and not used."""
+    def give(self, amount: float, now: float) -> None:
+        """Put back what was taken and not used; less than 0: take what was used and not taken."""
+        self._fill(now)
         self.level = min(self.capacity, self.level + amount)
         self.used -= amount
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 
 from proxy.call import Call, NoRoom
-from proxy.errors import LimitReached
+from proxy.errors import NO_RETRY, LimitReached, TooSlow
 from proxy.limits.limiter import NEVER, Held, Limiter
 from proxy.openai_format.estimate import Estimate
 from proxy.telemetry import CallRecord, Telemetry
@@ -50,6 +50,7 @@ class _Room:
         limiter, name = self._limiter, self._call.caller.name or ""
         held: Held | NoRoom = limiter.take(self._tokens)
         if isinstance(held, NoRoom):
+            self._telemetry.limited("caller", name, held.limit)
             self._record.phase = "queue"
             began = time.perf_counter()
             patience = max(0.0, self._until - asyncio.get_running_loop().time())
@@ -59,8 +60,9 @@ class _Room:
                 waited = time.perf_counter() - began
                 self._record.waited_seconds += waited
                 self._telemetry.queued("caller", name, waited)
+        if isinstance(held, NoRoom) and asyncio.get_running_loop().time() >= self._until:
+            raise TooSlow(clock="deadline", headers=NO_RETRY)
         if isinstance(held, NoRoom):
-            self._telemetry.limited("caller", name, held.limit)
             text = f"you have reached a limit of your key (its limits.{held.key})"
             wait = held.wait if held.wait < NEVER else UNKNOWN_WAIT
             raise LimitReached(text, retry_after=wait, limit=held.limit)

@@ -36,7 +36,8 @@ for name, text in pairs(kept) do
   if string.sub(name, 1, 6) == 'share:' then
     local ends, a, b, c = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
     local share = {tonumber(a) or 0, tonumber(b) or 0, tonumber(c) or 0}
-    if (tonumber(ends) or 0) <= now then
+    ends = tonumber(ends) or 0
+    if ends <= now or ends > now + 2 * lease_ms then -- the server's clock may have been set back
       gone[#gone + 1] = name
       for i = 1, 2 do level[i] = level[i] + share[i] end
     elseif name == 'share:' .. me then

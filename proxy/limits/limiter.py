@@ -50,8 +50,7 @@ class Held:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.settle(self.reserved, 0)
-            if limiter.requests is not None:
-                limiter.requests.give(1)
+            limiter.give_back_request()
 
 
 class Limiter:
@@ -128,9 +127,14 @@ class Limiter:
         if self.slots is not None:
             self.slots.give()
         if self.tokens is not None and used is not None and used != reserved:
-            self.tokens.give(reserved - used)
+            self.tokens.give(reserved - used, self._clock())
         if self.share is not None:
             self.share.used()
+
+    def give_back_request(self) -> None:
+        """A request was not made after all."""
+        if self.requests is not None:
+            self.requests.give(1, self._clock())
 
     async def _await_share(self, share: Share, tokens: Tokens) -> None:
         """Wait for what the fleet gives, if it can be asked."""

@@ -54,9 +54,10 @@ class Pace:
 
     def refused(self, model: str, wait: float | None, now: float) -> None:
         """It answered 429; `wait` is its Retry-After in seconds, or None."""
-        if len(self._until) >= MOST_MODELS:  # callers invent names
+        if model not in self._until and len(self._until) >= MOST_MODELS:  # callers invent names
             self._until.clear()
-        self._until[model] = now + min(UNTOLD if wait is None else wait, LONGEST)
+        until = now + min(UNTOLD if wait is None else wait, LONGEST)
+        self._until[model] = until if wait is not None else max(until, self._until.get(model, 0.0))
 
     def heard(self, model: str, headers: Mapping[str, str], now: float) -> None:
         """An answer came, with these headers in OpenAI's names."""
@@ -69,7 +70,7 @@ class Pace:
                 continue
             limit = _number(headers.get(f"x-ratelimit-limit-{kind}")) or 0
             used = limit - remaining
-            if len(self._left) >= MOST_MODELS:
+            if model not in self._left and len(self._left) >= MOST_MODELS:
                 self._left.clear()
             self._left.setdefault(model, {})[kind] = _Left(
                 remaining, now, seconds / used if used > 0 else seconds, now + min(seconds, LONGEST)

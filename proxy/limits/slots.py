@@ -63,20 +63,22 @@ class Slots:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        if self.in_use >= self.limit or not self._queues:
-            return
-        caller = next(iter(self._queues))
-        queue = self._queues.pop(caller)
-        place = queue.popleft()
-        if queue:
-            self._queues[caller] = queue  # behind the others
-        self.waiting -= 1
-        self.in_use += 1
-        place.set_result(None)
+        while self.in_use < self.limit and self._queues:
+            caller = next(iter(self._queues))
+            queue = self._queues.pop(caller)
+            place = queue.popleft()
+            if queue:
+                self._queues[caller] = queue  # behind the others
+            self.waiting -= 1
+            if not place.done():  # who has just been cancelled does not know it yet
+                self.in_use += 1
+                place.set_result(None)
+                return
 
     def _leave(self, caller: str, place: asyncio.Future[None]) -> None:
-        queue = self._queues[caller]
-        queue.remove(place)
-        self.waiting -= 1
-        if not queue:
-            del self._queues[caller]
+        queue = self._queues.get(caller)
+        if queue is not None and place in queue:
+            queue.remove(place)
+            self.waiting -= 1
+            if not queue:
+                del self._queues[caller]

@@ -9,6 +9,7 @@ from typing import Any
 
 from proxy.call import Json
 from proxy.errors import (
+    NO_RETRY,
     Broken,
     ContentRefused,
     ContextExceeded,
@@ -192,8 +193,7 @@ def _classify_failure(status: int, facts: ErrorFacts, wait: float | None) -> Ups
     if status in (408, 504):
         return TooSlow(facts.message, clock="upstream")
     if status == 508:
-        retry = {"x-should-retry": "false"}
-        return Broken(facts.message or "a loop", code="loop_detected", status=508, headers=retry)
+        return Broken(facts.message or "a loop", code="loop_detected", status=508, headers=NO_RETRY)
     if status in (503, 529):
         return Overloaded(facts.message or "the upstream is overloaded", retry_after=wait)
     if status == 405 or 300 <= status < 400:

@@ -1,13 +1,13 @@
 """How many tokens a call will use, guessed without a tokeniser: for limits, which are settled with the real usage."""
 
-import re
+from collections.abc import Iterator
 
 from proxy.call import Call
 
 BYTES_PER_TOKEN = 4  # of English text in JSON
 ANSWER_TOKENS = 256  # when the caller sets no limit
 MEDIA_TOKENS = 1000  # of an image or a sound
-_MEDIA = re.compile(rb"[A-Za-z0-9+/=]{1024,}")
+LEAST_MEDIA_BYTES = 1024
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
@@ -36,13 +36,27 @@ class Estimate:
 
 
 def _prompt(call: Call) -> int:
-    body, media = call.body, 0
-    size = len(body)
-    if size > 4096:
-        for found in _MEDIA.finditer(body):
-            size -= found.end() - found.start()
-            media += 1
-    return max(1, size // BYTES_PER_TOKEN + media * MEDIA_TOKENS)
+    size, count = len(call.body), 0
+    if size > LEAST_MEDIA_BYTES:
+        for length in _media(call.body):
+            size -= length
+            count += 1
+    return max(1, size // BYTES_PER_TOKEN + count * MEDIA_TOKENS)
+
+
+def _media(body: bytes) -> Iterator[int]:
+    """The bytes of each image, file or sound: what stands in a data URL, or as `data`. Text is not looked through."""
+    for marker, opening in ((b"base64,", b""), (b'"data"', b'"')):
+        end = 0
+        while (place := body.find(marker, end)) >= 0:
+            opened = body.find(opening, place + len(marker))
+            closed = body.find(b'"', opened + len(opening)) if opened >= 0 else -1
+            if closed < 0:
+                break
+            length = closed - opened - len(opening)
+            if length >= LEAST_MEDIA_BYTES:
+                yield length
+            end = closed
 
 
 def _answers(call: Call) -> int:

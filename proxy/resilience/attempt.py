@@ -146,8 +146,10 @@ class Attempt:
         self._let_go(drain=drain)
         self._visit.leave()
         hold, self._hold = self._hold, None
-        if hold is not None:
+        if hold is not None and self.sent:
             hold.settle(self._used())
+        elif hold is not None:
+            hold.cancel()
 
     def _used(self) -> int | None:
         """Tokens that the answer says it used; 0 when there is no answer."""

@@ -80,6 +80,9 @@ class Walk:
         except BaseException:
             self._free()
             raise
+        finally:
+            for place, limit in self._plan.full.items():
+                self._telemetry.limited("upstream", self._plan.target(place).name, limit)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -139,10 +142,13 @@ class Walk:
 
         def backup() -> Attempt | None:
             other = plan.backup(place, record.attempts)
-            if other is None or first.is_trial or not budget.spend():
+            if other is None or first.is_trial or not budget.allows:
                 return None
-            backups.append(other)
-            return self._place(other)
+            second = self._place(other)
+            if second is not None:
+                backups.append(other)
+                budget.spend()
+            return second
 
         race, began = Race(first, self._hedge_after(first), backup), time.perf_counter()
         try:
@@ -175,7 +181,7 @@ class Walk:
 
     def _may_repeat(self, option: Option) -> bool:
         standing = self._standings[self._plan.target(option.place).name]
-        if standing.budget.spend(self._route.retry.budget, self._clock()):
+        if standing.budget.allows(self._route.retry.budget, self._clock()):
             return True
         self._telemetry.budget_exhausted(standing.name)
         return False
@@ -187,7 +193,9 @@ class Walk:
         place, error = self._plan.failed
         if option.repeat:
             self._plan.repeats += 1
-            self._telemetry.retried(self._plan.target(option.place).name, error.reason)
+            name = self._plan.target(option.place).name
+            self._standings[name].budget.spend(self._clock())
+            self._telemetry.retried(name, error.reason)
         else:
             self._telemetry.failed_over(self._route.name, self._plan.target(place).name, error.reason)
 
@@ -214,7 +222,6 @@ class Walk:
                 taken = await self._queue(standing, standing.limiter)
             if isinstance(taken, NoRoom):
                 self._plan.no_room(place, taken)
-                self._telemetry.limited("upstream", standing.name, taken.limit)
                 return None
             hold = taken
         return self._begin(target, standing, hold)

@@ -24,14 +24,15 @@ class RetryBudget:
             self._seconds.append([second, 1])
             self._forget(now)
 
-    def spend(self, share: float, now: float) -> bool:
-        """Take one repeat out of the budget, if it is in it."""
+    def allows(self, share: float, now: float) -> bool:
+        """Whether a repeat is in the budget."""
         self._forget(now)
         attempts = sum(count for _, count in self._seconds)
-        if len(self._repeats) >= max(FLOOR, share * attempts):
-            return False
+        return len(self._repeats) < max(FLOOR, int(share * attempts))
+
+    def spend(self, now: float) -> None:
+        """Note a repeat."""
         self._repeats.append(now)
-        return True
 
     def _forget(self, now: float) -> None:
         while self._seconds and self._seconds[0][0] < (now - WINDOW) // 1:
@@ -54,9 +55,11 @@ class HedgeBudget:
         """Note a call."""
         self._credit = min(self.MOST, self._credit + share)
 
-    def spend(self) -> bool:
-        """Take one second attempt out of the budget, if it is in it."""
-        if self._credit < 1 - 1e-9:
-            return False
+    @property
+    def allows(self) -> bool:
+        """Whether a second attempt is in the budget."""
+        return self._credit >= 1 - 1e-9
+
+    def spend(self) -> None:
+        """Note a second attempt."""
         self._credit -= 1
-        return True

@@ -1,13 +1,11 @@
 """When an upstream is left alone: a circuit's three states, on purgatory's skeleton.
 
-purgatory's own states count consecutive failures and let everybody through at half-open; these judge a rate over a
-window, and count their trial calls. A call is judged against the state it entered: when that is over, the call tells
-nothing any more.
+purgatory's own count consecutive failures and let everybody through at half-open; these judge a rate over a window, and
+count their trial calls. A call is judged against the state it entered: when that is over, it tells nothing any more.
 
 Source: DESIGN.md §7; purgatory 3.0.1, `domain/model.py`.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,8 +13,8 @@ from purgatory.domain.messages.base import Event
 from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, State
 
 from proxy.config import Circuit as Policy
+from proxy.resilience.window import Outcome, Window
 
-OUTCOME_SECONDS = 60.0  # an older outcome does not count
 NEVER = float("inf")
 FULL_WAIT = 1.0  # seconds; how soon to ask again while all trial calls are out: one of them may end any time
 
@@ -61,7 +59,7 @@ class Circuit(Context):
         self.clock = clock
         self.fleet: Fleet | None = None
         self._deliver = deliver
-        self._state: CircuitState = Closed()
+        self._state: CircuitState = Closed(policy)
 
     @property
     def current(self) -> "CircuitState":
@@ -107,11 +105,11 @@ class Circuit(Context):
 
     def close(self) -> None:
         """Let everything through, and forget what was."""
-        self.set_state(Closed())
+        self.set_state(Closed(self.policy))
 
     def reset(self) -> None:
         """The same by an operator's word."""
-        self.set_state(Closed(reset=True))
+        self.set_state(Closed(self.policy, reset=True))
 
     def half_open(self, until: float = NEVER) -> None:
         """Let trial calls through; they must begin and end before `until`."""
@@ -131,48 +129,48 @@ class CircuitState(State):
     def handle_ignored(self, circuit: Circuit) -> None:
         """A call has ended and tells nothing of the upstream."""
 
+    def handle_break(self, circuit: Circuit, outcome: Outcome | None) -> None:
+        """A call that had succeeded so far has failed after all."""
+
 
 class Closed(CircuitState):
     """Everything goes through, and the last outcomes are looked at."""
 
     name = CLOSED
 
-    def __init__(self, *, reset: bool = False) -> None:
+    def __init__(self, policy: Policy, *, reset: bool = False) -> None:
         self.reset = reset  # by an operator
-        self.failures = self.slow_calls = 0
-        self.outcomes: deque[tuple[float, bool, bool]] = deque()  # when, failed, slow
+        self.window = Window(policy)
+        self.last: Outcome | None = None  # noted
 
     def wait(self, circuit: Circuit) -> float:  # noqa: ARG002
         return 0.0
 
-    def handle_new_request(self, context: Circuit) -> None:  # type: ignore[override]
+    def handle_new_request(self, context: Context) -> None:
         """Nobody is kept out."""
 
     def handle_exception(self, context: Circuit, exc: BaseException) -> None:  # type: ignore[override]  # noqa: ARG002
-        self._note(context, failed=True, slow=False)
+        self._note(context, failed=True)
 
     def handle_end_request(self, context: Circuit) -> None:  # type: ignore[override]
-        self._note(context, failed=False, slow=False)
+        self._note(context)
 
     def handle_slow(self, circuit: Circuit) -> None:
-        self._note(circuit, failed=False, slow=True)
+        self._note(circuit, slow=True)
 
-    def _note(self, circuit: Circuit, *, failed: bool, slow: bool) -> None:
-        now, outcomes, policy = circuit.clock(), self.outcomes, circuit.policy
-        while outcomes and (len(outcomes) >= policy.window or outcomes[0][0] < now - OUTCOME_SECONDS):
-            _, was_failed, was_slow = outcomes.popleft()
-            self.failures -= was_failed
-            self.slow_calls -= was_slow
-        outcomes.append((now, failed, slow))
-        self.failures += failed
-        self.slow_calls += slow
+    def handle_break(self, circuit: Circuit, outcome: Outcome | None) -> None:
+        self.window.fail(outcome, circuit.clock())
+        self._judge(circuit, failed=True, slow=False)
+
+    def _note(self, circuit: Circuit, *, failed: bool = False, slow: bool = False) -> None:
+        self.last = self.window.note(circuit.clock(), failed=failed, slow=slow)
+        self._judge(circuit, failed=failed, slow=slow)
+
+    def _judge(self, circuit: Circuit, *, failed: bool, slow: bool) -> None:
         if circuit.fleet is not None:
             circuit.fleet.tell(failed=failed, slow=slow)
-        count = len(outcomes)
-        if (failed or slow) and count >= policy.minimum_calls:
-            too_slow = policy.slow_call_seconds is not None and self.slow_calls >= policy.slow_call_rate * count
-            if too_slow or self.failures >= policy.failure_rate * count:
-                circuit.open()
+        if self.window.is_bad:
+            circuit.open()
 
 
 class Opened(CircuitState):
@@ -218,7 +216,9 @@ class HalfOpened(CircuitState):
         self.under_way = 0
 
     def wait(self, circuit: Circuit) -> float:
-        if self.under_way == 0 and circuit.clock() >= self.until:  # the fleet's trial calls are no longer ours
+        if circuit.clock() >= self.until:  # the fleet's trial calls are no longer ours
+            if self.under_way:
+                return FULL_WAIT
             circuit.set_state(Opened(circuit.clock(), lapsed=True))
             return circuit.wait()
         return 0.0 if self.left else FULL_WAIT
@@ -241,6 +241,9 @@ class HalfOpened(CircuitState):
     def handle_slow(self, circuit: Circuit) -> None:
         circuit.open()
 
+    def handle_break(self, circuit: Circuit, outcome: Outcome | None) -> None:  # noqa: ARG002
+        circuit.open()
+
     def handle_ignored(self, circuit: Circuit) -> None:  # noqa: ARG002
         self.under_way -= 1
         self.left += 1
@@ -249,12 +252,13 @@ class HalfOpened(CircuitState):
 class Visit:
     """One call behind a circuit. It is judged once when its outcome is known, and again if its stream then breaks."""
 
-    __slots__ = ("_began", "_circuit", "_judged", "_state")
+    __slots__ = ("_began", "_circuit", "_judged", "_outcome", "_state")
 
     def __init__(self, circuit: Circuit, state: CircuitState) -> None:
         self._circuit = circuit
         self._state = state
         self._judged = False
+        self._outcome: Outcome | None = None
         self._began = 0.0 if circuit.policy.slow_call_seconds is None else circuit.clock()
 
     @property
@@ -267,12 +271,17 @@ class Visit:
         circuit, state, again, self._judged = self._circuit, self._state, self._judged, True
         if circuit.current is not state:
             return
-        if failure is not None:
+        if failure is not None and again:
+            state.handle_break(circuit, self._outcome)
+        elif failure is not None:
             state.handle_exception(circuit, failure)
-        elif not again and self._slow:
-            state.handle_slow(circuit)
         elif not again:
-            state.handle_end_request(circuit)
+            if self._slow:
+                state.handle_slow(circuit)
+            else:
+                state.handle_end_request(circuit)
+            if isinstance(state, Closed):
+                self._outcome = state.last
 
     def leave(self) -> None:
         """The call is over; if it was not judged it tells nothing, or at most that it was slow."""

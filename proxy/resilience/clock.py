@@ -7,6 +7,7 @@ from typing import NamedTuple
 from proxy.config import Timeouts
 from proxy.resilience.deadline import NEVER, Deadline
 
+NEARLY = 0.9  # of a clock's time
 STREAM_TOTAL_SECONDS = 3600.0
 JSON_TOTAL_SECONDS = 600.0
 
@@ -30,12 +31,21 @@ class Bounds(NamedTuple):
 def bounds_of(timeouts: Timeouts, deadline: Deadline, now: float, *, stream: bool) -> Bounds:
     """The clocks of an attempt that begins now; what bounds the call bounds the attempt."""
     total = timeouts.total_seconds or (STREAM_TOTAL_SECONDS if stream else JSON_TOTAL_SECONDS)
-    whole = min((now + total, "total"), (deadline.whole, "deadline"))
+    seconds, name = _sooner(total, "total", deadline.whole - now)
+    whole = now + seconds, name
     if not stream:
         return Bounds(now, whole, (NEVER, ""), whole)
-    first = min((now + timeouts.first_token_seconds, "first_token"), (deadline.content, "deadline"), whole)
-    gap = min((timeouts.idle_seconds, "idle"), (deadline.gap, "deadline"))
-    return Bounds(now, first, gap, whole)
+    seconds, name = _sooner(timeouts.first_token_seconds, "first_token", deadline.content - now)
+    return Bounds(now, min((now + seconds, name), whole), _sooner(timeouts.idle_seconds, "idle", deadline.gap), whole)
+
+
+def _sooner(seconds: float, clock: str, left: float) -> tuple[float, str]:
+    """An upstream's clock, or what is left to the call.
+
+    Clients' time-outs are often as long as ours: an upstream that has had nearly all of its time was too slow,
+    whoever lost patience first.
+    """
+    return min(seconds, left), clock if left >= NEARLY * seconds else "deadline"
 
 
 class StreamClock:

@@ -32,6 +32,8 @@ local known = kept[1] and true or false
 local state, generation = tonumber(kept[1] or '0'), kept[2] or '0'
 local till, ring, holder = tonumber(kept[3] or '0'), kept[4] or '', kept[5] or ''
 local before = generation
+if state == 2 then till = math.min(till, now + open_ms) end -- the server's clock may have been set back
+if state == 1 then till = math.min(till, now + lease_ms) end
 local function enter(to, ends, who)
   state, till, holder, generation = to, ends, who, stamp
   if to == 0 then ring = '' end
@@ -58,7 +60,7 @@ if state == 0 and fresh ~= '' then
     if string.sub(pair, 1, 1) == '1' then failures = failures + 1 end
     if string.sub(pair, 2, 2) == '1' then slow = slow + 1 end
   end
-  if count >= minimum and (failures >= rate * count or (slow_rate > 0 and slow >= slow_rate * count)) then
+  if count >= minimum and (failures / count >= rate or (slow_rate > 0 and slow / count >= slow_rate)) then
     enter(2, now + open_ms, '')
   end
 end

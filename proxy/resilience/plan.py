@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from proxy.call import NoRoom
-from proxy.errors import CircuitsOpen, Limited, LimitReached, ProxyError, ProxyFault, TooSlow, UpstreamError
+from proxy.errors import NO_RETRY, CircuitsOpen, Limited, LimitReached, ProxyError, ProxyFault, TooSlow, UpstreamError
 from proxy.providers.seam import Route, Target
 from proxy.resilience.deadline import NEVER
-from proxy.resilience.policy import NO_RETRY, Option, back_off, choose, fault_of
+from proxy.resilience.policy import Option, back_off, choose, fault_of
 from proxy.resilience.standing import Standing, Tokens
 
 LEAST_ATTEMPTS = 3
@@ -37,6 +37,7 @@ class Plan:
         self._not_before: dict[int, float] = {}  # by place
         self._back_off_until = 0.0
         self._no_room: dict[int, NoRoom] = {}  # by place
+        self.full: dict[int, str] = {}  # by place: the limit that was found used up
 
     def target(self, place: int) -> Target:
         return self._route.targets[place]
@@ -101,6 +102,7 @@ class Plan:
 
     def no_room(self, place: int, refusal: NoRoom) -> None:
         """Limits have refused the call at a target."""
+        self.full[place] = refusal.limit
         self._no_room[place] = refusal
         self._not_before[place] = self._clock() + refusal.wait
 
@@ -137,9 +139,10 @@ class Plan:
         wait = standing.pace.wait(target.model, self._tokens, now)
         if place in self._not_before:
             wait = max(wait, self._not_before[place] - now)
-        if standing.limiter is not None and wait <= 0:
-            refusal = standing.limiter.refusal(self._tokens)
-            wait = refusal.wait if refusal is not None else 0.0
+        refusal = standing.limiter.refusal(self._tokens) if standing.limiter is not None else None
+        if refusal is not None:
+            self.full[place] = refusal.limit
+            wait = max(wait, refusal.wait)
         return max(wait, 0.0)
 
     def _refusal(self, place: int) -> CircuitsOpen | Limited | LimitReached | None:

@@ -27,8 +27,6 @@ from proxy.errors import (
     UpstreamError,
 )
 
-NO_RETRY = {"x-should-retry": "false"}  # to the caller's client
-
 
 class Fault(NamedTuple):
     """One kind of failure, and what follows.

@@ -24,7 +24,7 @@ def describe(standing: Standing, circuits: Iterable[Circuit]) -> Json:
                 "at": datetime.fromtimestamp(failure.at, UTC).isoformat(timespec="milliseconds"),
                 "model": failure.model,
                 "reason": failure.reason,
-                "message": failure.message,
+                "code": failure.code,
             }
             for failure in reversed(standing.failures)
         ],
@@ -37,7 +37,8 @@ def _circuit(circuit: Circuit) -> Json:
     state, now = circuit.current, circuit.clock()
     told: Json = {"name": circuit.name, "state": STATES[circuit.state]}
     if isinstance(state, Closed):
-        told |= {"calls": len(state.outcomes), "failures": state.failures, "slow_calls": state.slow_calls}
+        window = state.window
+        told |= {"calls": len(window), "failures": window.failures, "slow_calls": window.slow_calls}
     elif isinstance(state, Opened):
         told |= {"seconds_left": round(max(0.0, state.until - now), 3), "held": state.held}
     elif isinstance(state, HalfOpened):

@@ -56,12 +56,12 @@ class Pace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt; `at` is unix time."""
+    """One failed attempt; `at` is unix time. What the upstream said may quote a prompt, and is not kept."""
 
     at: float
     model: str
     reason: str
-    message: str
+    code: str | None
 
 
 class Standing:
@@ -95,7 +95,7 @@ class Standing:
 
     def failed(self, target: Target, error: UpstreamError) -> None:
         """Remember a failure, and what it says of the time to come."""
-        self.failures.append(Failure(time.time(), target.model, error.reason, error.message))
+        self.failures.append(Failure(time.time(), target.model, error.reason, error.code))
         if isinstance(error, Limited):
             self.pace.refused(target.model, error.retry_after, self.clock())
 

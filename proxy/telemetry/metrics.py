@@ -76,8 +76,9 @@ class Telemetry:
             registry, "octet_circuit_transitions", "Changes of a circuit, by the state entered.", ("upstream", "state")
         )
         self._limited = Counter(
-            registry, "octet_limited", "Calls that a limit of ours had no room for.", ("scope", "name", "limit")
-        )
+            registry, "octet_limited", "Calls that found a limit of ours used up; they waited, went elsewhere, failed.",
+            ("scope", "name", "limit"),
+        )  # fmt: skip
         self._queued = Histogram(
             registry, "octet_queue_seconds", "Waiting for a place under limits.concurrent.", ("scope", "name"),
             QUEUE_BUCKETS,

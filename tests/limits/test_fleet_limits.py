@@ -132,7 +132,7 @@ async def test_a_share_of_the_dead_goes_back(fleet: Fleet, redis: RedisServer) -
     """What a killed process held is there again when its lease is over, and not before."""
     (sidecar,) = await fleet(1, requests_per_minute=10)
     now = int((await redis.client.time())[0]) * 1000
-    await redis.client.hset(KEY, mapping={"level1": "1", "at": str(now), "share:dead": f"{now + 3_600_000} 9 0 0"})
+    await redis.client.hset(KEY, mapping={"level1": "1", "at": str(now), "share:dead": f"{now + 4_000} 9 0 0"})
     assert await statuses([sidecar], 5) == {200: 1, 429: 4}
     await redis.client.hset(KEY, "share:dead", f"{now} 9 0 0")
     assert await statuses([sidecar], 5) == {200: 5}

@@ -118,7 +118,7 @@ async def test_a_failed_trial_opens_it_for_all(fleet: Fleet, simulator: Simulato
         await asyncio.gather(*(each.chat("any") for each in sidecars))
     await until(all_are(sidecars, "open"))
     assert simulator.report.dialects["openai"].calls == 1
-    assert all(circuit(each).wait() > 3000 for each in sidecars)
+    await until(lambda: all(circuit(each).wait() > 3000 for each in sidecars))
 
 
 async def test_a_newcomer_learns_what_holds(fleet: Fleet, start: Start, redis: RedisServer) -> None:

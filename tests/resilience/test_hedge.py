@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from proxy.resilience.budget import HedgeBudget
 from proxy.simulator import Behaviour, Simulator
 from tests.conftest import STEADY, Sidecar, Start
 
@@ -145,12 +144,3 @@ async def test_a_hang_up_ends_both(sidecar: Sidecar, simulator: Simulator) -> No
     with pytest.raises(Exception, match="timed out"):
         await client.chat.completions.create(model="any", stream=True, messages=[{"role": "user", "content": "x"}])
     await simulator.report.wait_for(lambda report: report.open_calls == 0 and report.aborted == 2)
-
-
-def test_the_budget_keeps_a_few_unused() -> None:
-    """Credit grows with calls, up to ten second attempts."""
-    budget = HedgeBudget()
-    assert not budget.spend()
-    for _ in range(1000):
-        budget.called(0.05)
-    assert [budget.spend() for _ in range(11)] == [True] * 10 + [False]
