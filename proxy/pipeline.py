@@ -126,13 +126,15 @@ class Pipeline:
         record.route = route.name
         record.routed = time.perf_counter()
         answer.expect(call, record)
-        now = asyncio.get_running_loop().time()
-        deadline = deadline_of(call, route.total_seconds, now - (record.routed - record.started))
-        async with (
-            snapshot.callers.room(call, record, deadline.whole),
-            Walk(call, route, snapshot.means, deadline, record) as reply,
-        ):
-            await answer.deliver(reply, record)
+        deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
+        walk = Walk(call, route, snapshot.means, deadline, record)
+        room = snapshot.callers.room(call, record, deadline.whole)
+        if room is None:
+            async with walk as reply:
+                await answer.deliver(reply, record)
+        else:
+            async with room, walk as reply:
+                await answer.deliver(reply, record)
 
 
 def _keep_on() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from proxy.call import Call, NoRoom
@@ -13,7 +13,6 @@ from proxy.openai_format.estimate import Estimate
 from proxy.telemetry import CallRecord, Telemetry
 
 UNKNOWN_WAIT = 1.0  # seconds, told to a caller when nobody can tell
-_NOTHING = nullcontext()
 
 
 class CallerLimits:
@@ -23,8 +22,8 @@ class CallerLimits:
         self.limiters = limiters
         self._telemetry = telemetry
 
-    def room(self, call: Call, record: CallRecord, until: float) -> AbstractAsyncContextManager[object]:
-        """Holds room for a call while it is entered; at the end it is settled with what the record says.
+    def room(self, call: Call, record: CallRecord, until: float) -> AbstractAsyncContextManager[object] | None:
+        """Holds room for a call while it is entered, and settles it with what the record says; None: no limits.
 
         Args:
             until: when the call must be over, in the loop's time.
@@ -33,7 +32,7 @@ class CallerLimits:
             LimitReached: there was none, nor in the time that a call may wait.
         """
         limiter = self.limiters.get(call.caller.name) if call.caller.name is not None and self.limiters else None
-        return _NOTHING if limiter is None else _Room(limiter, call, record, until, self._telemetry)
+        return None if limiter is None else _Room(limiter, call, record, until, self._telemetry)
 
 
 class _Room:

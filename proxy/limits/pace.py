@@ -13,7 +13,7 @@ MOST_MODELS = 256
 LONGEST = 60.0  # seconds; nobody is left alone for longer on a word of its own
 UNTOLD = 1.0  # seconds after a 429 that names no time
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
-_KINDS = ("requests", "tokens")
+_KINDS = (("requests", "x-ratelimit-remaining-requests"), ("tokens", "x-ratelimit-remaining-tokens"))
 
 
 class _Left(NamedTuple):
@@ -35,6 +35,11 @@ class Pace:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}  # by model: before this it refuses
         self._left: dict[str, dict[str, _Left]] = {}  # by model and kind
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is."""
+        return bool(self._until or self._left)
 
     def wait(self, model: str, tokens: Callable[[], int], now: float) -> float:
         """Seconds until a call for so many tokens is worth sending; 0: now."""
@@ -59,16 +64,18 @@ class Pace:
         until = now + min(UNTOLD if wait is None else wait, LONGEST)
         self._until[model] = until if wait is not None else max(until, self._until.get(model, 0.0))
 
-    def heard(self, model: str, headers: Mapping[str, str], now: float) -> None:
+    def heard(self, model: str, headers: Mapping[str, str], clock: Callable[[], float]) -> None:
         """An answer came, with these headers in OpenAI's names."""
-        for kind in _KINDS:
-            remaining = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
+        for kind, header in _KINDS:
+            told = headers.get(header)
+            remaining = _number(told) if told is not None else None
             if remaining is None:
                 continue
             seconds = _seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
             if seconds is None:
                 continue
-            limit = _number(headers.get(f"x-ratelimit-limit-{kind}")) or 0
+            now = clock()
+            limit = _number(headers.get(f"x-ratelimit-limit-{kind}", "")) or 0
             used = limit - remaining
             if model not in self._left and len(self._left) >= MOST_MODELS:
                 self._left.clear()
@@ -92,8 +99,8 @@ class Pace:
 _NOTHING: Mapping[str, _Left] = {}
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 15 else None
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
 
 
 def _seconds(text: str) -> float | None:

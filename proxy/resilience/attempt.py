@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from proxy.call import Call, Hold
 from proxy.errors import (
@@ -19,7 +20,7 @@ from proxy.providers.fanout import Branch, MergedRelay
 from proxy.providers.relay import Relay, encode_whole, open_parser, open_relay, read_completion, read_whole
 from proxy.providers.seam import Endpoint, Exchange, Target, UpstreamRequest
 from proxy.resilience.circuit import Visit
-from proxy.resilience.clock import Bounds, bounds_of
+from proxy.resilience.clock import Bounds, bounds_of, json_patience
 from proxy.resilience.deadline import Deadline
 from proxy.resilience.policy import fault_of
 from proxy.resilience.reply import Reply, StreamReply, WholeReply, upstream_request_id
@@ -38,6 +39,13 @@ class Attempt:
         hold: room under the upstream's limits, if it has any.
     """
 
+    sent = False  # a request has gone out
+    seconds = 0.0  # spent waiting for the upstream, until the answer or the first content
+    _stream_reply: StreamReply | None = None
+    _reply: Reply | None = None
+    _limits: Mapping[str, str] = MappingProxyType({})  # the upstream's, in OpenAI's names
+    _cancelled_as = "hangup"
+
     def __init__(
         self,
         call: Call,
@@ -51,8 +59,6 @@ class Attempt:
     ) -> None:
         self.target = target
         self.standing = standing
-        self.sent = False  # a request has gone out
-        self.seconds = 0.0  # spent waiting for the upstream, until the answer or the first content
         self._call = call
         self._visit = visit
         self._hold = hold
@@ -60,10 +66,6 @@ class Attempt:
         self._record = record
         self._telemetry = telemetry
         self._exchanges: list[Exchange] = []
-        self._stream_reply: StreamReply | None = None
-        self._reply: Reply | None = None
-        self._limits: Mapping[str, str] = {}  # the upstream's, in OpenAI's names
-        self._cancelled_as = "hangup"
 
     async def run(self) -> Reply:
         """The answer, or a stream that has shown its first content.
@@ -72,25 +74,22 @@ class Attempt:
             UpstreamError: there is none; it has been counted.
             CallerError: the target cannot carry the call.
         """
+        endpoint, target, call = self.standing.endpoint, self.target, self._call
         try:
-            return await self._run()
+            try:
+                reply = await self._send(endpoint, call)
+            except UpstreamError as error:
+                amended = _amended(endpoint, call, target, error)
+                if amended is None:
+                    raise
+                self._let_go(drain=False)
+                reply = await self._send(endpoint, amended)
         except UpstreamError as error:
             self._failed(error)
             raise
         except asyncio.CancelledError:
-            self._telemetry.attempted(self.target.name, self._cancelled_as)
+            self._telemetry.attempted(target.name, self._cancelled_as)
             raise
-
-    async def _run(self) -> Reply:
-        endpoint, target, call = self.standing.endpoint, self.target, self._call
-        try:
-            reply = await self._send(endpoint, call)
-        except UpstreamError as error:
-            amended = _amended(endpoint, call, target, error)
-            if amended is None:
-                raise
-            self._let_go(drain=False)
-            reply = await self._send(endpoint, amended)
         self._reply = reply
         self._visit.judge(None)
         self._limits = endpoint.provider.rate_limits(reply.headers)
@@ -103,17 +102,16 @@ class Attempt:
     def claim(self, reply: Reply) -> None:
         """This is the attempt that serves the call."""
         record = self._record
-        self._name()
-        record.dropped = reply.dropped
         record.facts = reply.facts
         record.rate_limits = self._limits
         record.upstream_request_id = upstream_request_id(reply.headers)
         record.first_token = time.perf_counter()
 
-    def _name(self) -> None:
-        """Say whom the call went to."""
+    def name(self, dropped: tuple[str, ...]) -> None:
+        """Say whom the call goes to, and what of it is not carried there."""
         record, target = self._record, self.target
         record.upstream, record.model, record.model_label = target.name, target.model, target.label
+        record.dropped = dropped
 
     def lose(self) -> None:
         """Another attempt serves the call; this one is about to be cancelled."""
@@ -143,7 +141,8 @@ class Attempt:
 
     def free(self, *, drain: bool = False) -> None:
         """Let go of everything. Nothing is awaited: a cancelled clean-up would clean nothing."""
-        self._let_go(drain=drain)
+        if self._exchanges:
+            self._let_go(drain=drain)
         self._visit.leave()
         hold, self._hold = self._hold, None
         if hold is not None and self.sent:
@@ -173,11 +172,10 @@ class Attempt:
         except RecursionError as error:
             raise InvalidRequest("the request is nested too deeply for this upstream") from error
         request = endpoint.dress(built, call)
-        self._name()
+        self.name(request.dropped)
         if not self.sent:
             record.attempts += 1
             self.sent = True
-        record.dropped = request.dropped
         record.phase = "connect"
         began = time.perf_counter()
         try:
@@ -194,23 +192,33 @@ class Attempt:
             self.seconds += time.perf_counter() - began
 
     async def _whole(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> WholeReply:
-        bounds, provider, target = self._bounds(stream=False), endpoint.provider, self.target
-        exchanges = await self._open_all(endpoint, request, bounds)
+        provider, target = endpoint.provider, self.target
+        patience, clock = json_patience(target.upstream.timeouts, self._deadline, self.standing.clock)
+        if request.copies == 1:
+            exchange = await self._open(endpoint, request, patience, clock)
+            self._record.phase = "json"
+            body = await exchange.read(MAX_ANSWER_BYTES)
+            self._let_go(drain=False)  # the connection is free before the caller has read a byte
+            whole, facts = read_completion(provider, call, target, exchange.headers, body)
+            return WholeReply(exchange.headers, request.dropped, whole, facts)
+        exchanges = await self._open_all(endpoint, request, patience, clock)
         self._record.phase = "json"
         bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
-        self._let_go(drain=False)  # the connection is free before the caller has read a byte
-        if len(bodies) == 1:
-            whole, facts = read_completion(provider, call, target, exchanges[0].headers, bodies[0])
-        else:
-            several = zip(exchanges, bodies, strict=True)
-            whole, facts = encode_whole(
-                merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
-            )
+        self._let_go(drain=False)
+        several = zip(exchanges, bodies, strict=True)
+        whole, facts = encode_whole(
+            merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
+        )
         return WholeReply(exchanges[0].headers, request.dropped, whole, facts)
 
     async def _stream(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> StreamReply:
-        bounds, provider, target = self._bounds(stream=True), endpoint.provider, self.target
-        exchanges = await self._open_all(endpoint, request, bounds)
+        provider, target = endpoint.provider, self.target
+        bounds = bounds_of(target.upstream.timeouts, self._deadline, self.standing.clock(), stream=True)
+        until, clock = bounds.first
+        if request.copies == 1:
+            exchanges = [await self._open(endpoint, request, until - bounds.began, clock)]
+        else:
+            exchanges = await self._open_all(endpoint, request, until - bounds.began, clock)
         if len(exchanges) == 1:
             relay = open_relay(provider, call, target, exchanges[0].headers)
             reply = self._sink(relay, exchanges, request, bounds)
@@ -224,30 +232,27 @@ class Attempt:
         self._record.phase = "stream"
         return reply
 
-    def _bounds(self, *, stream: bool) -> Bounds:
-        now = asyncio.get_running_loop().time()
-        return bounds_of(self.target.upstream.timeouts, self._deadline, now, stream=stream)
-
     def _sink(self, relay: Relay, exchanges: list[Exchange], request: UpstreamRequest, bounds: Bounds) -> StreamReply:
         gaps, count = self._record.gaps, partial(self._telemetry.streamed, self.target.name)
         limit = self.target.upstream.max_frame_bytes
         self._stream_reply = StreamReply(relay, exchanges, request.dropped, bounds, limit, gaps, count)
         return self._stream_reply
 
-    async def _open_all(self, endpoint: Endpoint, request: UpstreamRequest, bounds: Bounds) -> list[Exchange]:
+    async def _open_all(
+        self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str
+    ) -> list[Exchange]:
         """Send the request, as often as it says; the answers' heads have come and are good."""
-        if request.copies == 1:
-            return [await self._open(endpoint, request, bounds)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._open(endpoint, request, bounds)) for _ in range(request.copies)]
+                tasks = [
+                    group.create_task(self._open(endpoint, request, patience, clock)) for _ in range(request.copies)
+                ]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
-    async def _open(self, endpoint: Endpoint, request: UpstreamRequest, bounds: Bounds) -> Exchange:
-        until, clock = bounds.first
-        exchange = await endpoint.open(request, until - bounds.began, clock)
+    async def _open(self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str) -> Exchange:
+        exchange = await endpoint.open(request, patience, clock)
         self._exchanges.append(exchange)
         self._record.connect_seconds += exchange.connect_seconds
         if self._call.stream:

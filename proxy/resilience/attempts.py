@@ -11,7 +11,7 @@ from proxy.openai_format.estimate import Estimate
 from proxy.providers.seam import Route, Target
 from proxy.resilience.attempt import Attempt
 from proxy.resilience.budget import HedgeBudget
-from proxy.resilience.circuit import Rejected
+from proxy.resilience.circuit import Circuit, Rejected
 from proxy.resilience.deadline import Deadline
 from proxy.resilience.hedge import Race
 from proxy.resilience.plan import Plan
@@ -22,7 +22,7 @@ from proxy.telemetry import CallRecord, Telemetry
 
 
 class Means:
-    """What the attempts of all calls work with.
+    """What the attempts of all calls work with; made within a running loop.
 
     Args:
         chance: uniform in [0, 1).
@@ -32,6 +32,7 @@ class Means:
         self.standings = standings
         self.telemetry = telemetry
         self.chance = chance
+        self.clock = asyncio.get_running_loop().time
         self._hedging: dict[str, HedgeBudget] = {}  # by route
 
     def hedging(self, route: Route) -> HedgeBudget | None:
@@ -53,6 +54,10 @@ class Walk:
         ProxyError: of the last attempt, when none succeeded; LimitReached, CircuitsOpen when none was possible.
     """
 
+    _attempt: Attempt | None = None
+    _made: Plan | None = None
+    _estimate: Estimate | None = None
+
     def __init__(
         self,
         call: Call,
@@ -63,16 +68,23 @@ class Walk:
     ) -> None:
         self._call = call
         self._route = route
-        self._standings = means.standings
+        self._means = means
         self._deadline = deadline
         self._record = record
-        self._telemetry = means.telemetry
-        self._chance = means.chance
-        self._clock = asyncio.get_running_loop().time
-        self._tokens = Estimate(call)
-        self._plan = Plan(route, means.standings, self._tokens, self._clock)
-        self._attempt: Attempt | None = None
-        self._hedging = means.hedging(route)
+        self._hedging = means.hedging(route) if route.hedge is not None else None
+
+    @property
+    def _tokens(self) -> Estimate:
+        if self._estimate is None:
+            self._estimate = Estimate(self._call)
+        return self._estimate
+
+    @property
+    def _plan(self) -> Plan:
+        """Made when something does not go as usual."""
+        if self._made is None:
+            self._made = Plan(self._route, self._means.standings, self._tokens, self._means.clock)
+        return self._made
 
     async def __aenter__(self) -> Reply:
         try:
@@ -81,8 +93,9 @@ class Walk:
             self._free()
             raise
         finally:
-            for place, limit in self._plan.full.items():
-                self._telemetry.limited("upstream", self._plan.target(place).name, limit)
+            if self._made is not None:
+                for place, limit in self._made.full.items():
+                    self._means.telemetry.limited("upstream", self._made.target(place).name, limit)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,9 +110,15 @@ class Walk:
             self._attempt = None
 
     async def _walk(self) -> Reply:
+        first = self._usual()
+        if first is not None:
+            try:
+                return await self._make(first, 0)
+            except (UpstreamError, CallerError) as error:
+                self._leave(0, error)
         plan, record = self._plan, self._record
         while True:
-            left = self._deadline.whole - self._clock()
+            left = self._deadline.whole - self._means.clock()
             option = plan.next(record.attempts, left)
             if option is None or (option.repeat and not self._may_repeat(option)):
                 raise plan.give_up(left)
@@ -108,28 +127,48 @@ class Walk:
             attempt = await self._enter(option.place)
             if attempt is None:
                 continue
-            self._attempt = attempt
             self._count(option)
             try:
-                if self._hedging is not None:
-                    return await self._race(attempt, option.place, self._hedging)
-                return await self._run(attempt)
-            except UpstreamError as error:
-                self._free()
-                plan.leave(option.place, error, self._chance())
-            except CallerError:
-                self._free()
-                if plan.failed is None:
-                    raise
-                plan.drop(option.place)  # it cannot carry the call; what failed before is what the caller must know
+                return await self._make(attempt, option.place)
+            except (UpstreamError, CallerError) as error:
+                self._leave(option.place, error)
 
-    async def _run(self, attempt: Attempt) -> Reply:
+    def _usual(self) -> Attempt | None:
+        """An attempt at the first target, where nothing is known that speaks against it."""
+        target = self._route.targets[0]
+        standing = self._means.standings[target.name]
+        circuit = standing.circuit(target)
+        if standing.limiter is not None or standing.pace.is_known or not circuit.is_closed:
+            return None
+        return self._begin(target, standing, circuit, None)
+
+    async def _make(self, attempt: Attempt, place: int) -> Reply:
+        """Make an attempt, or two at once where the route says so."""
+        self._attempt = attempt
+        if self._hedging is not None:
+            return await self._race(attempt, place, self._hedging)
         try:
             reply = await attempt.run()
         finally:
             self._record.upstream_seconds += attempt.seconds
         attempt.claim(reply)
+        if not self._call.stream:
+            self._attempt = None  # it is over
         return reply
+
+    def _leave(self, place: int, error: UpstreamError | CallerError) -> None:
+        """What follows from the failure of an attempt.
+
+        Raises:
+            ProxyError: nothing.
+        """
+        self._free()
+        if isinstance(error, UpstreamError):
+            self._plan.leave(place, error, self._means.chance())
+        elif self._plan.failed is None:
+            raise error
+        else:
+            self._plan.drop(place)  # it cannot carry the call; what failed before is what the caller must know
 
     async def _race(self, first: Attempt, place: int, budget: HedgeBudget) -> Reply:
         """Make the attempt, and a second one on another target if the first lets wait.
@@ -137,7 +176,7 @@ class Walk:
         Raises:
             UpstreamError: both have failed; this is the first one's failure, the other's is known to the plan.
         """
-        plan, record, telemetry = self._plan, self._record, self._telemetry
+        plan, record, telemetry = self._plan, self._record, self._means.telemetry
         backups: list[int] = []
 
         def backup() -> Attempt | None:
@@ -160,7 +199,7 @@ class Walk:
         if won is None:
             for attempt, error in race.failures:
                 if attempt is not first and isinstance(error, UpstreamError):
-                    plan.leave(backups[0], error, self._chance())
+                    plan.leave(backups[0], error, self._means.chance())
                 elif attempt is not first:
                     plan.drop(backups[0])
             raise next(error for attempt, error in race.failures if attempt is first)
@@ -169,6 +208,7 @@ class Walk:
         if loser is not None and all(loser is not attempt for attempt, _ in race.failures):
             telemetry.wasted(loser.target.name, self._tokens.prompt + loser.pieces)
         self._attempt = winner
+        winner.name(reply.dropped)
         winner.claim(reply)
         return reply
 
@@ -180,10 +220,10 @@ class Walk:
         return first.standing.latency[self._call.stream].p95
 
     def _may_repeat(self, option: Option) -> bool:
-        standing = self._standings[self._plan.target(option.place).name]
-        if standing.budget.allows(self._route.retry.budget, self._clock()):
+        standing = self._means.standings[self._plan.target(option.place).name]
+        if standing.budget.allows(self._route.retry.budget, self._means.clock()):
             return True
-        self._telemetry.budget_exhausted(standing.name)
+        self._means.telemetry.budget_exhausted(standing.name)
         return False
 
     def _count(self, option: Option) -> None:
@@ -194,10 +234,10 @@ class Walk:
         if option.repeat:
             self._plan.repeats += 1
             name = self._plan.target(option.place).name
-            self._standings[name].budget.spend(self._clock())
-            self._telemetry.retried(name, error.reason)
+            self._means.standings[name].budget.spend(self._means.clock())
+            self._means.telemetry.retried(name, error.reason)
         else:
-            self._telemetry.failed_over(self._route.name, self._plan.target(place).name, error.reason)
+            self._means.telemetry.failed_over(self._route.name, self._plan.target(place).name, error.reason)
 
     async def _pause(self, option: Option) -> None:
         """Wait until an option is one."""
@@ -214,7 +254,7 @@ class Walk:
     async def _enter(self, place: int) -> Attempt | None:
         """An attempt at a target; None where there is no room, or its circuit has just closed its door."""
         target = self._plan.target(place)
-        standing = self._standings[target.name]
+        standing = self._means.standings[target.name]
         hold: Hold | None = None
         if standing.limiter is not None:
             taken = standing.limiter.take(self._tokens)
@@ -224,35 +264,37 @@ class Walk:
                 self._plan.no_room(place, taken)
                 return None
             hold = taken
-        return self._begin(target, standing, hold)
+        return self._begin(target, standing, standing.circuit(target), hold)
 
     def _place(self, place: int) -> Attempt | None:
         """The same at once, or not at all."""
         target = self._plan.target(place)
-        standing = self._standings[target.name]
+        standing = self._means.standings[target.name]
         hold = standing.limiter.take(self._tokens) if standing.limiter is not None else None
-        return None if isinstance(hold, NoRoom) else self._begin(target, standing, hold)
+        circuit = standing.circuit(target)
+        return None if isinstance(hold, NoRoom) else self._begin(target, standing, circuit, hold)
 
-    def _begin(self, target: Target, standing: Standing, hold: Hold | None) -> Attempt | None:
+    def _begin(self, target: Target, standing: Standing, circuit: Circuit, hold: Hold | None) -> Attempt | None:
         try:
-            visit = standing.circuit(target).enter()
+            visit = circuit.enter()
         except Rejected:
             if hold is not None:
                 hold.cancel()
             return None
-        standing.budget.attempted(self._clock())
-        standing.pace.sent(target.model, self._tokens)
-        return Attempt(self._call, target, standing, visit, hold, self._deadline, self._record, self._telemetry)
+        standing.budget.attempted(self._means.clock())
+        if standing.pace.is_known:
+            standing.pace.sent(target.model, self._tokens)
+        return Attempt(self._call, target, standing, visit, hold, self._deadline, self._record, self._means.telemetry)
 
     async def _queue(self, standing: Standing, limiter: Limiter) -> Hold | NoRoom:
         """Wait for room under an upstream's limits."""
         self._record.phase = "queue"
         began = time.perf_counter()
-        patience = max(0.0, min(self._plan.patience, self._deadline.whole - self._clock()))
+        patience = max(0.0, min(self._plan.patience, self._deadline.whole - self._means.clock()))
         try:
             return await limiter.hold(self._call.caller.name or "", self._tokens, patience)
         finally:
             waited = time.perf_counter() - began
             self._plan.waited += waited
             self._record.waited_seconds += waited
-            self._telemetry.queued("upstream", standing.name, waited)
+            self._means.telemetry.queued("upstream", standing.name, waited)

@@ -169,7 +169,7 @@ class Closed(CircuitState):
     def _judge(self, circuit: Circuit, *, failed: bool, slow: bool) -> None:
         if circuit.fleet is not None:
             circuit.fleet.tell(failed=failed, slow=slow)
-        if self.window.is_bad:
+        if (self.window.failures or self.window.slow_calls) and self.window.is_bad:
             circuit.open()
 
 

@@ -39,6 +39,14 @@ def bounds_of(timeouts: Timeouts, deadline: Deadline, now: float, *, stream: boo
     return Bounds(now, min((now + seconds, name), whole), _sooner(timeouts.idle_seconds, "idle", deadline.gap), whole)
 
 
+def json_patience(timeouts: Timeouts, deadline: Deadline, clock: Callable[[], float]) -> tuple[float, str]:
+    """The only bound of a JSON call: seconds from now on, and its name."""
+    if deadline.whole == NEVER:  # as mostly: nothing is to be reckoned
+        return timeouts.total_seconds or JSON_TOTAL_SECONDS, "total"
+    bounds = bounds_of(timeouts, deadline, clock(), stream=False)
+    return bounds.first[0] - bounds.began, bounds.first[1]
+
+
 def _sooner(seconds: float, clock: str, left: float) -> tuple[float, str]:
     """An upstream's clock, or what is left to the call.
 

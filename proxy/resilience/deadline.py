@@ -1,5 +1,6 @@
 """How long a call may take: what the caller says, its client says, and its route says. Pure."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from proxy.call import Call
@@ -28,12 +29,13 @@ class Deadline(NamedTuple):
 UNBOUNDED = Deadline()
 
 
-def deadline_of(call: Call, route_seconds: float | None, began: float) -> Deadline:
+def deadline_of(call: Call, route_seconds: float | None, clock: Callable[[], float], since: float) -> Deadline:
     """The bounds of a call.
 
     Args:
         route_seconds: the route's `total_seconds`.
-        began: when the call came; the bounds are of the same clock.
+        clock: of the bounds.
+        since: seconds since the call came.
 
     Raises:
         InvalidRequest: `x-octet-timeout` is no time.
@@ -41,10 +43,13 @@ def deadline_of(call: Call, route_seconds: float | None, began: float) -> Deadli
     Source: DESIGN.md §4; openai-python `_base_client.py`, openai-node `client.ts` (x-stainless-*).
     """
     headers = call.headers
-    own = headers.get(OWN_HEADER)
-    theirs = next((seconds for name in _CLIENTS if (seconds := _seconds(headers.get(name))) is not None), None)
+    own, theirs = headers.get(OWN_HEADER), None
+    for name in _CLIENTS:
+        told = headers.get(name)
+        theirs = _seconds(told) if told is not None and theirs is None else theirs
     if own is None and theirs is None and route_seconds is None:
         return UNBOUNDED
+    began = clock() - since
     whole = NEVER if route_seconds is None else began + route_seconds
     if own is not None:
         seconds = _seconds(own)
@@ -58,10 +63,10 @@ def deadline_of(call: Call, route_seconds: float | None, began: float) -> Deadli
     return Deadline(min(whole, began + theirs))
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str) -> float | None:
     """A number of seconds; None when it is none that can be meant."""
     try:
-        seconds = float(text) if text is not None else 0.0
+        seconds = float(text)
     except ValueError:
         return None
     return min(seconds, LONGEST) if seconds > 0 else None  # nan is not

@@ -43,13 +43,18 @@ class Limiter(Protocol):
 class Pace(Protocol):
     """The upstream's own limits, as it tells them."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is."""
+        ...
+
     def wait(self, model: str, tokens: Tokens, now: float) -> float: ...
 
     def sent(self, model: str, tokens: Tokens) -> None: ...
 
     def refused(self, model: str, wait: float | None, now: float) -> None: ...
 
-    def heard(self, model: str, headers: Mapping[str, str], now: float) -> None: ...
+    def heard(self, model: str, headers: Mapping[str, str], clock: Callable[[], float]) -> None: ...
 
     def describe(self, now: float) -> Json: ...
 
@@ -102,4 +107,4 @@ class Standing:
     def answered(self, target: Target, headers: Mapping[str, str], seconds: float, *, stream: bool) -> None:
         """Remember an answer, or a stream's first content, that took so long; `headers` in OpenAI's names."""
         self.latency[stream].add(seconds)
-        self.pace.heard(target.model, headers, self.clock())
+        self.pace.heard(target.model, headers, self.clock)

@@ -2,18 +2,19 @@
 
 from collections import deque
 
+import msgspec
+
 from proxy.config import Circuit as Policy
 
 OUTCOME_SECONDS = 60.0  # an older outcome does not count
 
 
-class Outcome:
+class Outcome(msgspec.Struct):
     """How one call ended, or how it looks so far."""
 
-    __slots__ = ("at", "failed", "slow")
-
-    def __init__(self, at: float, *, failed: bool, slow: bool) -> None:
-        self.at, self.failed, self.slow = at, failed, slow
+    at: float
+    failed: bool
+    slow: bool
 
 
 class Window:
@@ -23,7 +24,7 @@ class Window:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes: deque[Outcome] = deque(maxlen=policy.window)
         self.failures = self.slow_calls = 0
 
     def __len__(self) -> int:
@@ -31,11 +32,12 @@ class Window:
 
     def note(self, now: float, *, failed: bool, slow: bool) -> Outcome:
         """Take an outcome in; the oldest make room."""
-        self._forget(now, self._policy.window - 1)
-        outcome = Outcome(now, failed=failed, slow=slow)
+        outcome = Outcome(now, failed, slow)
+        if failed or slow or self.failures or self.slow_calls:  # else nothing is to be counted
+            self._forget(now, self._policy.window - 1)
+            self.failures += failed
+            self.slow_calls += slow
         self._outcomes.append(outcome)
-        self.failures += failed
-        self.slow_calls += slow
         return outcome
 
     def fail(self, outcome: Outcome | None, now: float) -> None:
@@ -59,7 +61,7 @@ class Window:
     def is_bad(self) -> bool:
         """Whether too many of the calls have failed, or were slow."""
         count, policy = len(self._outcomes), self._policy
-        if count < policy.minimum_calls or not (self.failures or self.slow_calls):
+        if count < policy.minimum_calls:
             return False
         too_slow = policy.slow_call_seconds is not None and self.slow_calls / count >= policy.slow_call_rate
         return too_slow or self.failures / count >= policy.failure_rate

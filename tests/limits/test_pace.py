@@ -27,7 +27,7 @@ def said(kind: str, limit: int | None, remaining: object, reset: str) -> dict[st
 def pace(headers: dict[str, str]) -> Pace:
     """An upstream that has just said so of model m."""
     one = Pace()
-    one.heard("m", headers, NOW)
+    one.heard("m", headers, lambda: NOW)
     return one
 
 
@@ -81,7 +81,7 @@ def test_what_remains_is_counted_down(kind: str) -> None:
         assert one.wait("m", tokens(12), NOW) == 0.0
         one.sent("m", tokens(12))
     assert one.wait("m", tokens(12), NOW) > 0
-    one.heard("m", said(kind, 100, 100, "0s"), NOW)
+    one.heard("m", said(kind, 100, 100, "0s"), lambda: NOW)
     assert one.wait("m", tokens(12), NOW) == 0.0
 
 
@@ -116,7 +116,7 @@ def test_requests_and_tokens_are_two_limits() -> None:
     one = pace(said("requests", 10, 0, "10s") | said("tokens", 100, 0, "40s"))
     assert one.wait("m", ONE, NOW) == pytest.approx(1.0)
     assert one.wait("m", tokens(50), NOW) == pytest.approx(20.0)
-    one.heard("m", said("tokens", 100, 100, "0s"), NOW)
+    one.heard("m", said("tokens", 100, 100, "0s"), lambda: NOW)
     assert one.wait("m", tokens(50), NOW) == pytest.approx(1.0), "what is not said again still holds"
 
 
@@ -159,7 +159,7 @@ def test_models_that_callers_invent_do_not_pile_up() -> None:
     for number in range(3 * MOST_MODELS + 7):
         model = f"m{number}"
         one.refused(model, 9.0, NOW)
-        one.heard(model, said("requests", 10, 0, "10s"), NOW)
+        one.heard(model, said("requests", 10, 0, "10s"), lambda: NOW)
         assert one.wait(model, ONE, NOW) == 9.0
         assert one.wait(model, ONE, NOW + 9) == 0.0
         assert len(one._until) <= MOST_MODELS
@@ -170,7 +170,7 @@ def test_the_newest_model_is_known_whole() -> None:
     """Both its limits hold, however many models there were before."""
     one = Pace()
     for number in range(MOST_MODELS + 1):
-        one.heard(f"m{number}", said("requests", 10, 0, "60s") | said("tokens", 100, 100, "0s"), NOW)
+        one.heard(f"m{number}", said("requests", 10, 0, "60s") | said("tokens", 100, 100, "0s"), lambda: NOW)
         assert one.wait(f"m{number}", ONE, NOW) > 0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.config import Timeouts
-from proxy.resilience.clock import Bounds, bounds_of
+from proxy.resilience.clock import Bounds, bounds_of, json_patience
 from proxy.resilience.deadline import NEVER, UNBOUNDED, Deadline
 
 NOW = 1000.0
@@ -13,6 +13,16 @@ NOW = 1000.0
 
 def bounds(deadline: Deadline = UNBOUNDED, *, stream: bool, **timeouts: Any) -> Bounds:
     return bounds_of(Timeouts(**timeouts), deadline, NOW, stream=stream)
+
+
+@pytest.mark.parametrize(
+    "deadline", [UNBOUNDED, Deadline(whole=NOW + 7), Deadline(whole=NOW + 5000), Deadline(content=NOW)]
+)
+def test_the_patience_of_a_json_call(deadline: Deadline) -> None:
+    """It is the first of its bounds, from now on."""
+    for timeouts in (Timeouts(), Timeouts(total_seconds=50.0)):
+        found = bounds_of(timeouts, deadline, NOW, stream=False)
+        assert json_patience(timeouts, deadline, lambda: NOW) == (found.first[0] - NOW, found.first[1])
 
 
 def test_the_defaults_of_a_json_call() -> None:

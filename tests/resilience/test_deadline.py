@@ -13,7 +13,7 @@ NO_TIMES = ["", " ", "-1", "0", "-0.0", "nan", "-inf", "tomorrow", "5s", "0x10",
 
 def deadline(headers: dict[str, str], route: float | None = None, *, stream: bool = False) -> Deadline:
     call = Call("id", 0.0, b"{}", {}, "any", stream=stream, wants_usage=False, headers=headers)
-    return deadline_of(call, route, BEGAN)
+    return deadline_of(call, route, lambda: BEGAN + 2.0, 2.0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
