@@ -9,7 +9,7 @@ from proxy.admission.parsing import parse
 from proxy.call import Call, Caller, Json
 from proxy.config.load import build
 from proxy.config.source import Document
-from proxy.errors import InvalidRequest, UnsupportedParameter
+from proxy.errors import InvalidRequest, ProxyError, UnsupportedParameter
 from proxy.openai_format.parameters import DROP, EMULATE, MAP, PARAMETERS, PASS, REJECT, Column
 from proxy.providers import providers, traits
 from proxy.providers.relay import open_relay, read_completion
@@ -240,9 +240,7 @@ def fails(provider: Any, call: Call, there: Target, headers: dict[str, str], bod
             read_completion(provider, call, there, headers, body)
             return False
         relay = open_relay(provider, call, there, headers)
-    except Exception as error:
-        if type(error).__module__ != "proxy.errors":
-            raise
+    except ProxyError:
         return True
     relay.feed(body)
     if relay.failure is None:
