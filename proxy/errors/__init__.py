@@ -25,6 +25,7 @@
     │   ├── PaidOut                429  quota or balance is gone
     │   ├── Limited                429  for a while
     │   ├── Overloaded             503
+    │   │   └── PoolFull                our own connections to it are all in use
     │   ├── Broken                 502  5xx, HTML, nonsense, wrong path
     │   ├── Unreachable            502  DNS, refused, reset, TLS
     │   ├── TooSlow                504  one of the clocks
@@ -73,6 +74,7 @@ from proxy.errors.upstream import (
     Overloaded,
     PaidOut,
     PermissionRefused,
+    PoolFull,
     RequestRefused,
     TooSlow,
     Unreachable,
@@ -103,6 +105,7 @@ __all__ = [
     "Overloaded",
     "PaidOut",
     "PermissionRefused",
+    "PoolFull",
     "ProxyError",
     "ProxyFault",
     "ReadTimeout",

@@ -105,6 +105,10 @@ class Overloaded(UpstreamError):
     code = "overloaded"
 
 
+class PoolFull(Overloaded):
+    """Every connection that our `max_connections` allows is in use; the upstream has nothing to do with it."""
+
+
 class Broken(UpstreamError):
     """The upstream answered, but not with an answer."""
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from yarl import URL
 
 from proxy.config import Upstream
-from proxy.errors import Broken, Overloaded, ProxyFault, TooSlow, Unreachable
+from proxy.errors import Broken, PoolFull, ProxyFault, TooSlow, Unreachable
 from proxy.providers.seam import UpstreamRequest
 from proxy.upstream.connection import Connection
 from proxy.upstream.dial import Dialer
@@ -91,7 +91,7 @@ class Transport:
             clock: what the failure is called when they are over.
 
         Raises:
-            Unreachable, Overloaded (every connection is in use), Broken, TooSlow.
+            Unreachable, PoolFull, Broken, TooSlow.
         """
         head = self._head(request)
         until, fresh = self._loop.time() + patience, False
@@ -194,7 +194,7 @@ class Transport:
                 raise
             self._dialer.forget()
             if waits:
-                raise Overloaded("every connection to the upstream is in use (its max_connections)") from error
+                raise PoolFull("every connection to the upstream is in use (its max_connections)") from error
             raise TooSlow(clock=name) from error
 
     def _new(self) -> Connection:

@@ -74,9 +74,11 @@ async def test_a_day_of_outages(start: Start, simulator: Simulator) -> None:
     await serve(sidecar, 15, chance)
     assert seen.calls == 15
 
-    simulator.script("openai", *(chance.choice(FAILURES) if chance.random() < 0.6 else Behaviour() for _ in range(300)))
-    for _ in range(12):
-        await serve(sidecar, 8, chance)
+    simulator.script(
+        "openai", *(chance.choice(FAILURES) if chance.random() < 0.6 else Behaviour() for _ in range(2000))
+    )
+    for _ in range(60):
+        await serve(sidecar, 20, chance)
         clock.now += OPEN_SECONDS
     assert await sidecar.metric("octet_circuit_transitions_total", upstream="openai", state="open") > 1
     simulator.clear()
@@ -85,12 +87,12 @@ async def test_a_day_of_outages(start: Start, simulator: Simulator) -> None:
     opened = await sidecar.metric("octet_circuit_transitions_total", upstream="openai", state="open")
 
     simulator.always("openai", DEAD)
-    before, periods = seen.calls, 10
+    before, periods = seen.calls, 20
     await serve(sidecar, 20, chance)
     assert seen.calls - before == OPENING
     for _ in range(periods):
         clock.now += OPEN_SECONDS
-        await serve(sidecar, 8, chance)
+        await serve(sidecar, 37, chance)
     assert OPENING + periods <= seen.calls - before <= OPENING + periods * TRIALS
     again = await sidecar.metric("octet_circuit_transitions_total", upstream="openai", state="open")
     assert again - opened == 1 + periods
@@ -103,6 +105,7 @@ async def test_a_day_of_outages(start: Start, simulator: Simulator) -> None:
     await serve(sidecar, 20, chance)
     assert seen.calls - before == 20
     assert (await sidecar.metric("octet_circuit_state", upstream="openai"), circuit.is_closed) == (0, True)
+    assert len(sidecar.lines.kept) >= 2000
     assert {line["outcome"] for line in sidecar.lines.kept} == {"ok"}
 
 

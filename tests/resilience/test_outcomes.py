@@ -138,3 +138,20 @@ async def test_a_few_streams_that_break(start: Start, simulator: Simulator) -> N
         simulator.script("openai", Behaviour(text=LONG, cut=3) if turn % 3 == 0 else Behaviour())
         assert await ask(sidecar, stream=True) == 200
     assert await noted(sidecar) == (10, 3)
+
+
+async def test_a_pool_that_is_full(start: Start, simulator: Simulator) -> None:
+    """That all of our own connections are in use says nothing of the upstream: its circuit stays as it is."""
+    settings = {"max_connections": 1, "timeouts": {"connect_seconds": 0.02}}
+    sidecar = await begin(start, **settings)
+    simulator.script("openai", Behaviour(stall="before_headers"))
+    _, writer = await connect(sidecar)
+    writer.write(request())
+    await simulator.report.wait_for(lambda report: report.open_calls == 1)
+    for _ in range(2 * OPENING):
+        assert await ask(sidecar) == 503
+    assert await noted(sidecar) == (0, 0)
+    assert simulator.report.calls == 1
+    writer.transport.abort()
+    await simulator.report.wait_for(lambda report: report.open_calls == 0)
+    assert await ask(sidecar) == 200

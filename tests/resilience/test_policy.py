@@ -22,6 +22,7 @@ FOLLOWS = {
     "PaidOut": (True, False, True, True),
     "Limited": (True, True, False, False),
     "Overloaded": (True, True, True, True),
+    "PoolFull": (True, True, False, True),
     "Broken": (True, True, True, True),
     "Unreachable": (True, True, True, True),
     "CutShort": (True, True, True, True),
