@@ -12,7 +12,7 @@ from proxy.providers.seam import Route, Target
 from proxy.resilience.attempt import Attempt
 from proxy.resilience.budget import HedgeBudget
 from proxy.resilience.circuit import Circuit, Rejected
-from proxy.resilience.deadline import Deadline
+from proxy.resilience.deadline import NEVER, Deadline
 from proxy.resilience.hedge import Race
 from proxy.resilience.plan import Plan
 from proxy.resilience.policy import Option
@@ -139,6 +139,8 @@ class Walk:
         standing = self._means.standings[target.name]
         circuit = standing.circuit(target)
         if standing.limiter is not None or standing.pace.is_known or not circuit.is_closed:
+            return None
+        if self._deadline.whole < NEVER and self._deadline.whole <= self._means.clock():
             return None
         return self._begin(target, standing, circuit, None)
 

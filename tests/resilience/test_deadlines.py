@@ -233,3 +233,16 @@ async def test_a_deadline_in_a_callers_queue(start: Start, simulator: Simulator,
     holder.transport.abort()
     await sidecar.lines.wait_for(2)
     check(head, body)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+async def test_a_call_without_any_time_is_not_sent(start: Start, simulator: Simulator, stream: bool) -> None:
+    """When nothing is left before the first attempt, no upstream hears of the call."""
+    sidecar = await start()
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+    url, headers = f"{sidecar.url}/v1/chat/completions", {"x-octet-timeout": "0.0000001"}
+    async with sidecar.http.post(url, json=body, headers=headers) as response:
+        assert response.status == 504
+        assert (await response.json())["error"]["code"] == "upstream_timeout"
+        assert response.headers["x-should-retry"] == "false"
+    assert simulator.report.calls == 0
