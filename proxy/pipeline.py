@@ -17,6 +17,7 @@ from proxy.call import Call, Operation, header_values
 from proxy.config import Config
 from proxy.errors import CallerError, LimitReached, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
 from proxy.limits.callers import CallerLimits
+from proxy.openai_format.estimate import Estimate
 from proxy.resilience.attempts import Means, Walk
 from proxy.resilience.deadline import deadline_of
 from proxy.resilience.reply import Reply
@@ -127,8 +128,9 @@ class Pipeline:
         record.routed = time.perf_counter()
         answer.expect(call, record)
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
-        walk = Walk(call, route, snapshot.means, deadline, record)
-        room = snapshot.callers.room(call, record, deadline.whole)
+        tokens = Estimate(call)
+        walk = Walk(call, route, snapshot.means, deadline, tokens, record)
+        room = snapshot.callers.room(call, record, deadline.whole, tokens)
         if room is None:
             async with walk as reply:
                 await answer.deliver(reply, record)

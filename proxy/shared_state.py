@@ -69,10 +69,7 @@ class SharedState:
 
     async def close(self) -> None:
         """Stop, and close every connection."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await _end(self._tasks)
         await self._client.aclose()
 
     async def run(self, script: str, key: str, *arguments: str | float) -> Sequence[Any] | None:
@@ -181,8 +178,7 @@ class Errand:
     async def close(self) -> None:
         """Stop."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await _end([self._task])
 
     async def _run(self) -> None:
         try:
@@ -197,6 +193,15 @@ class Errand:
             if self._next is not None:
                 self._next.set_result(None)
                 self._next = None
+
+
+async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel them until they have ended: redis-py swallows a cancellation that comes while it connects."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.05)
 
 
 def _look(task: "asyncio.Task[None]") -> None:

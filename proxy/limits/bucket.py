@@ -29,26 +29,30 @@ class Bucket:
 
     def now(self, now: float) -> float:
         """What is left."""
-        self._fill(now)
+        self.wait(0.0, now)
         return self.level
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until so much can be taken; 0: now."""
-        self._fill(now)
-        need = min(amount, self.capacity)
+        if not self.leased and self.level < self.capacity:
+            self.level = min(self.capacity, self.level + max(0.0, now - self._at) * self.rate)
+        self._at = now
+        need = min(self.capacity, amount)
         if self.level >= need:
             return 0.0
         return self.hint if self.leased else (need - self.level) / self.rate
 
-    def take(self, amount: float, now: float) -> None:
-        """Take it, whether or not it is there."""
-        self._fill(now)
-        self.level -= amount
-        self.used += amount
+    def take(self, amount: float, now: float) -> float:
+        """Take it, if it is there; else the seconds until it will be."""
+        wait = self.wait(amount, now)
+        if not wait:
+            self.level -= amount
+            self.used += amount
+        return wait
 
     def give(self, amount: float, now: float) -> None:
         """Put back what was taken and not used; less than 0: take what was used and not taken."""
-        self._fill(now)
+        self.wait(0.0, now)  # what has come back until now is not paid for what is used from now on
         self.level = min(self.capacity, self.level + amount)
         self.used -= amount
 
@@ -60,8 +64,3 @@ class Bucket:
         """Fill by itself again: the others are out of reach, and a part of what there is and will be is ours."""
         self.leased, self.rate, self._at = False, part * self.capacity / MINUTE, now
         self.level, self.pool = min(self.capacity, self.level + part * self.pool), 0.0
-
-    def _fill(self, now: float) -> None:
-        if not self.leased and self.level < self.capacity:
-            self.level = min(self.capacity, self.level + max(0.0, now - self._at) * self.rate)
-        self._at = now

@@ -22,7 +22,9 @@ class CallerLimits:
         self.limiters = limiters
         self._telemetry = telemetry
 
-    def room(self, call: Call, record: CallRecord, until: float) -> AbstractAsyncContextManager[object] | None:
+    def room(
+        self, call: Call, record: CallRecord, until: float, tokens: Estimate
+    ) -> AbstractAsyncContextManager[object] | None:
         """Holds room for a call while it is entered, and settles it with what the record says; None: no limits.
 
         Args:
@@ -32,18 +34,22 @@ class CallerLimits:
             LimitReached: there was none, nor in the time that a call may wait.
         """
         limiter = self.limiters.get(call.caller.name) if call.caller.name is not None and self.limiters else None
-        return None if limiter is None else _Room(limiter, call, record, until, self._telemetry)
+        return None if limiter is None else _Room(limiter, call, record, until, tokens, self._telemetry)
 
 
 class _Room:
-    def __init__(self, limiter: Limiter, call: Call, record: CallRecord, until: float, telemetry: Telemetry) -> None:
+    __slots__ = ("_call", "_held", "_limiter", "_record", "_telemetry", "_tokens", "_until")
+
+    def __init__(
+        self, limiter: Limiter, call: Call, record: CallRecord, until: float, tokens: Estimate, telemetry: Telemetry
+    ) -> None:
         self._limiter = limiter
         self._call = call
         self._record = record
         self._until = until
+        self._tokens = tokens
         self._telemetry = telemetry
         self._held: Held | None = None
-        self._tokens = Estimate(call)
 
     async def __aenter__(self) -> None:
         limiter, name = self._limiter, self._call.caller.name or ""

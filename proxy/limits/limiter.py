@@ -74,18 +74,20 @@ class Limiter:
 
     def refusal(self, tokens: Tokens) -> NoRoom | None:
         """Why there is no room for a call at this moment; None: there is."""
-        if self.slots is not None and not self.slots.free:
-            return NoRoom("concurrent", NEVER if self.slots.full else SOON)
+        slots = self.slots
+        if slots is not None and not slots.free:
+            return NoRoom("concurrent", NEVER if slots.full else SOON)
         return self._short(tokens)
 
     def take(self, tokens: Tokens) -> Held | NoRoom:
         """Room for one call, at once."""
-        refusal = self.refusal(tokens)
-        if refusal is not None:
-            return refusal
-        if self.slots is not None:
-            self.slots.take()
-        return self._charge(tokens)
+        slots = self.slots
+        if slots is not None and not slots.free:
+            return NoRoom("concurrent", NEVER if slots.full else SOON)
+        taken = self._charge(tokens)
+        if slots is not None and isinstance(taken, Held):
+            slots.take()
+        return taken
 
     def describe(self) -> Json:
         """How the limits stand, for people."""
@@ -116,11 +118,10 @@ class Limiter:
             return refusal
         if not await self.slots.wait(caller, min(patience, self.rules.queue_seconds)):
             return NoRoom("concurrent", NEVER)
-        refusal = self._short(tokens)
-        if refusal is not None:
+        taken = self._charge(tokens)
+        if isinstance(taken, NoRoom):
             self.slots.give()
-            return refusal
-        return self._charge(tokens)
+        return taken
 
     def settle(self, reserved: int, used: int | None) -> None:
         """What a hold gives back."""
@@ -161,14 +162,18 @@ class Limiter:
             found = NoRoom("tokens", wait)
         return found
 
-    def _charge(self, tokens: Tokens) -> Held:
-        now = self._clock()
-        if self.requests is not None:
-            self.requests.take(1, now)
-        reserved = 0
-        if self.tokens is not None:
+    def _charge(self, tokens: Tokens) -> Held | NoRoom:
+        """Take a request and its tokens, or neither."""
+        now, requests, bucket, reserved = self._clock(), self.requests, self.tokens, 0
+        if requests is not None and (wait := requests.take(1, now)):
+            return self._short(tokens) or NoRoom("requests", wait)
+        if bucket is not None:
             reserved = tokens()
-            self.tokens.take(reserved, now)
+            wait = bucket.take(reserved, now)
+            if wait:
+                if requests is not None:
+                    requests.give(1, now)
+                return NoRoom("tokens", wait)
         if self.share is not None:
             self.share.used()
         return Held(self, reserved)

@@ -60,13 +60,14 @@ def _media(body: bytes) -> Iterator[int]:
 
 
 def _answers(call: Call) -> int:
-    answer = next((value for name in _LIMITS if (value := _number(call, name)) is not None), None)
+    members, answer = call.members, None
+    for name in _LIMITS:
+        if answer is None and name in members:
+            answer = _number(call.body[members[name]])
     if answer is None:
         answer = 0 if call.operation == "embeddings" else ANSWER_TOKENS
-    return answer * max(1, _number(call, "n") or 1)
+    return answer * max(1, _number(call.body[members["n"]]) or 1) if "n" in members else answer
 
 
-def _number(call: Call, name: str) -> int | None:
-    place = call.members.get(name)
-    text = call.body[place] if place is not None else b""
+def _number(text: bytes) -> int | None:
     return int(text) if text.isdigit() and len(text) < 10 else None

@@ -11,7 +11,7 @@ from proxy.openai_format.estimate import Estimate
 from proxy.providers.seam import Route, Target
 from proxy.resilience.attempt import Attempt
 from proxy.resilience.budget import HedgeBudget
-from proxy.resilience.circuit import Circuit, Rejected
+from proxy.resilience.circuit import Rejected
 from proxy.resilience.deadline import NEVER, Deadline
 from proxy.resilience.hedge import Race
 from proxy.resilience.plan import Plan
@@ -50,13 +50,15 @@ class Walk:
     Entering it tries them in order, the same ones again when none is left, and gives the first reply that has content;
     what that reply needs (connection, clocks, place) lives until it is left.
 
+    Args:
+        tokens: what the call will use, as far as that can be told before.
+
     Raises on entering:
         ProxyError: of the last attempt, when none succeeded; LimitReached, CircuitsOpen when none was possible.
     """
 
     _attempt: Attempt | None = None
     _made: Plan | None = None
-    _estimate: Estimate | None = None
 
     def __init__(
         self,
@@ -64,20 +66,16 @@ class Walk:
         route: Route,
         means: Means,
         deadline: Deadline,
+        tokens: Estimate,
         record: CallRecord,
     ) -> None:
         self._call = call
         self._route = route
         self._means = means
         self._deadline = deadline
+        self._tokens = tokens
         self._record = record
         self._hedging = means.hedging(route) if route.hedge is not None else None
-
-    @property
-    def _tokens(self) -> Estimate:
-        if self._estimate is None:
-            self._estimate = Estimate(self._call)
-        return self._estimate
 
     @property
     def _plan(self) -> Plan:
@@ -137,12 +135,13 @@ class Walk:
         """An attempt at the first target, where nothing is known that speaks against it."""
         target = self._route.targets[0]
         standing = self._means.standings[target.name]
-        circuit = standing.circuit(target)
-        if standing.limiter is not None or standing.pace.is_known or not circuit.is_closed:
+        if not standing.circuit(target).is_closed or (
+            self._deadline.whole < NEVER and self._deadline.whole <= self._means.clock()
+        ):
             return None
-        if self._deadline.whole < NEVER and self._deadline.whole <= self._means.clock():
+        if standing.pace.is_known and standing.pace.wait(target.model, self._tokens, self._means.clock()):
             return None
-        return self._begin(target, standing, circuit, None)
+        return self._place(0)
 
     async def _make(self, attempt: Attempt, place: int) -> Reply:
         """Make an attempt, or two at once where the route says so."""
@@ -266,19 +265,18 @@ class Walk:
                 self._plan.no_room(place, taken)
                 return None
             hold = taken
-        return self._begin(target, standing, standing.circuit(target), hold)
+        return self._begin(target, standing, hold)
 
     def _place(self, place: int) -> Attempt | None:
         """The same at once, or not at all."""
-        target = self._plan.target(place)
+        target = self._route.targets[place]
         standing = self._means.standings[target.name]
         hold = standing.limiter.take(self._tokens) if standing.limiter is not None else None
-        circuit = standing.circuit(target)
-        return None if isinstance(hold, NoRoom) else self._begin(target, standing, circuit, hold)
+        return None if isinstance(hold, NoRoom) else self._begin(target, standing, hold)
 
-    def _begin(self, target: Target, standing: Standing, circuit: Circuit, hold: Hold | None) -> Attempt | None:
+    def _begin(self, target: Target, standing: Standing, hold: Hold | None) -> Attempt | None:
         try:
-            visit = circuit.enter()
+            visit = standing.circuit(target).enter()
         except Rejected:
             if hold is not None:
                 hold.cancel()

@@ -24,9 +24,13 @@ server:
   admin: "127.0.0.1:{admin}"
   callers:
     - {{name: other, key: other-key}}
-    - {{name: bench, key: {key}, models: ["bench-*", "alias*"]}}
+    - name: bench
+      key: {key}
+      models: ["bench-*", "alias*"]
+      limits: {{concurrent: 10000, requests_per_minute: 100000000, tokens_per_minute: 100000000000}}
 upstreams:
-  openai: {{provider: openai, base_url: "http://127.0.0.1:{upstream}/v1", api_key: sk-ours, headers: {{x-team: bench}}}}
+  openai: {{provider: openai, base_url: "http://127.0.0.1:{upstream}/v1", api_key: sk-ours, headers: {{x-team: bench}},
+           limits: {{concurrent: 10000, requests_per_minute: 100000000, tokens_per_minute: 100000000000}}}}
   claude: {{provider: anthropic, base_url: "http://127.0.0.1:{upstream}", api_key: sk-ours}}
   ollama: {{provider: ollama, base_url: "http://127.0.0.1:{upstream}", list_models: false}}
 routes:

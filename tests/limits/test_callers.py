@@ -11,6 +11,7 @@ from proxy.config import Limits
 from proxy.errors import LimitReached, TooSlow
 from proxy.limits.callers import CallerLimits
 from proxy.limits.limiter import Limiter
+from proxy.openai_format.estimate import Estimate
 from proxy.telemetry import CallRecord, Telemetry
 from tests.clock import Clock
 
@@ -28,7 +29,7 @@ class Scene:
 
     def room(self, record: CallRecord, *, caller: str | None = "search", until: float = NEVER) -> Any:
         call = Call("id", 0.0, b"x" * 400, {}, "any", False, False, Caller(caller))
-        return self.limits.room(call, record, until)
+        return self.limits.room(call, record, until, Estimate(call))
 
     @property
     def left(self) -> tuple[int, float, float]:
@@ -57,7 +58,8 @@ async def test_callers_without_limits_are_not_bothered(caller: str | None) -> No
     scene = Scene()
     assert scene.room(record(), caller=caller) is None
     nobody = CallerLimits({}, scene.telemetry)
-    assert nobody.room(Call("id", 0.0, b"", {}, "any", False, False), record(), NEVER) is None
+    call = Call("id", 0.0, b"", {}, "any", False, False)
+    assert nobody.room(call, record(), NEVER, Estimate(call)) is None
     assert scene.left == FULL
 
 
