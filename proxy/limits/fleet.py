@@ -113,6 +113,10 @@ class FleetShare:
         """The answer has let wait for too long: we go by our own count until it comes."""
         self._stand_alone()
 
+    def queued(self) -> None:
+        """A call begins to wait for a place: others may give theirs back at any time."""
+        self._look_in(HURRY_SECONDS)
+
     def used(self) -> None:
         """Something was taken or given back."""
         self._look_in(HURRY_SECONDS if self._tight else EVERY_SECONDS)

@@ -25,6 +25,10 @@ class Share(Protocol):
         """The answer has let wait for too long."""
         ...
 
+    def queued(self) -> None:
+        """A call begins to wait for a place."""
+        ...
+
     def used(self) -> None:
         """Something was taken or given back."""
         ...
@@ -116,6 +120,8 @@ class Limiter:
         refusal = self._short(tokens)
         if refusal is not None:
             return refusal
+        if self.share is not None:
+            self.share.queued()
         if not await self.slots.wait(caller, min(patience, self.rules.queue_seconds)):
             return NoRoom("concurrent", NEVER)
         taken = self._charge(tokens)

@@ -45,6 +45,9 @@ class Share:
         self.asked += 1
         return self.answer
 
+    def queued(self) -> None:
+        """Nothing comes by itself here."""
+
     def late(self) -> None:
         self.delays += 1
 
