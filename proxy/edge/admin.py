@@ -14,6 +14,7 @@ from proxy.admission.auth import Auth
 from proxy.call import Json
 from proxy.edge.endpoints import LIVE, READY, live, ready
 from proxy.edge.endpoints import State as DataState
+from proxy.edge.guard import host_name
 from proxy.edge.render import error_response, request_id
 from proxy.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.openai_format.encoding import encode
@@ -110,7 +111,7 @@ def _is_local(request: web.BaseRequest) -> bool:
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     if not isinstance(peer, tuple):
         return True  # a unix socket
-    host = request.headers.get("host", "").rpartition(":")[0].strip("[]") or request.headers.get("host", "")
+    host = host_name(request)
     return _is_loopback(str(peer[0])) and (host == "localhost" or _is_address(host))
 
 

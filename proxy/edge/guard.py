@@ -8,6 +8,12 @@ from proxy.config import Globs, Server
 from proxy.errors import Forbidden
 
 
+def host_name(request: web.BaseRequest) -> str:
+    """The host that a request names, in lower case, without its port and brackets."""
+    host = request.headers.get("host", "").rpartition("]")
+    return (host[0] + host[1] or host[2].partition(":")[0]).strip("[]").lower()
+
+
 class Guard:
     """The rules of one configuration, made ready."""
 
@@ -22,9 +28,7 @@ class Guard:
         """Raises Forbidden for a host name that is not served."""
         if self._hosts is None:
             return
-        host = request.headers.get("host", "").rpartition("]")
-        name = (host[0] + host[1] or host[2].partition(":")[0]).strip("[]").lower()
-        if not self._hosts.fit(name):
+        if not self._hosts.fit(host_name(request)):
             raise Forbidden("this host name is not served here (server.allowed_hosts)", code="host_not_allowed")
 
     def allows_origin(self, request: web.BaseRequest) -> bool:

@@ -66,7 +66,7 @@ def deadline_of(call: Call, route_seconds: float | None, clock: Callable[[], flo
 def _seconds(text: str) -> float | None:
     """A number of seconds; None when it is none that can be meant."""
     try:
-        seconds = float(text)
+        seconds = float(text) if "_" not in text else 0.0  # which Python would read
     except ValueError:
         return None
     return min(seconds, LONGEST) if seconds > 0 else None  # nan is not

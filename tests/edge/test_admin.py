@@ -113,7 +113,7 @@ async def test_web_pages_may_not_steer(sidecar: Sidecar) -> None:
         for method, path in (("POST", "/admin/upstreams/openai/open"), ("GET", "/admin/upstreams")):
             status, body = await ask(sidecar, method, path, **headers)
             assert (status, body["error"]["code"]) == (403, "admin_token_needed")
-    for host in ("localhost:8081", "127.0.0.1", "[::1]:8081"):
+    for host in ("localhost:8081", "LOCALHOST", "127.0.0.1", "[::1]:8081", "[::1]"):
         assert (await ask(sidecar, "GET", "/admin/upstreams", host=host))[0] == 200
 
 

@@ -8,7 +8,7 @@ from proxy.resilience.deadline import LONGEST, NEVER, UNBOUNDED, Deadline, deadl
 
 BEGAN = 1000.0
 READ, WHOLE = "x-stainless-read-timeout", "x-stainless-timeout"
-NO_TIMES = ["", " ", "-1", "0", "-0.0", "nan", "-inf", "tomorrow", "5s", "0x10", "1,5", "5 6"]
+NO_TIMES = ["", " ", "-1", "0", "-0.0", "nan", "1_0", "-inf", "tomorrow", "5s", "0x10", "1,5", "5 6"]
 
 
 def deadline(headers: dict[str, str], route: float | None = None, *, stream: bool = False) -> Deadline:
