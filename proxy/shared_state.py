@@ -23,7 +23,8 @@ logger = logging.getLogger("octet")
 
 PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
 LOOK_SECONDS = 1.0  # between two looks whether Redis is there
-MOST_CONNECTIONS = 8
+MOST_AT_ONCE = 4  # scripts; those above wait, with nobody waiting for them
+MOST_CONNECTIONS = MOST_AT_ONCE + 4
 
 
 class SharedState:
@@ -53,7 +54,9 @@ class SharedState:
         self._scripts: dict[str, AsyncScript] = {}
         self._heard: dict[str, Callable[[], object]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._trouble = ""
+        self._lanes = asyncio.Semaphore(MOST_AT_ONCE)
+        self._unwilling: set[str] = set()  # keys under which Redis will not do what it is asked
+        self._well: bool | None = None  # as was told last
 
     def key(self, kind: str, name: str) -> str:
         """A key of ours."""
@@ -66,6 +69,8 @@ class SharedState:
     def start(self) -> None:
         """Look for Redis, and listen."""
         self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._listen())]
+        for task in self._tasks:
+            task.add_done_callback(_look)
 
     async def close(self) -> None:
         """Stop, and close every connection."""
@@ -81,13 +86,16 @@ class SharedState:
         if registered is None:
             registered = self._scripts[script] = self._client.register_script(script)
         try:
-            answer: Sequence[Any] = await registered(keys=[key], args=[self._channel, self.me, *arguments])
+            async with self._lanes:
+                answer: Sequence[Any] = await registered(keys=[key], args=[self._channel, self.me, *arguments])
         except ResponseError as error:  # no memory, read only, a foreign value under our key: Redis is there
+            self._unwilling.add(key)
             self._tell(f"will not do what it is asked: {_kind(error)}")
             return None
         except (RedisError, OSError) as error:
             self._set(False, error)
             return None
+        self._unwilling.discard(key)
         self._set(True, None)
         return answer
 
@@ -118,7 +126,8 @@ class SharedState:
 
     def _take(self, message: Any) -> None:
         if message["type"] == "subscribe":  # what was said before has not been heard
-            self._tell_all()
+            for each in self._heard.values():
+                each()
         if message["type"] != "message":
             return
         sender, _, key = message["data"].decode("utf-8", "replace").partition(" ")
@@ -127,28 +136,23 @@ class SharedState:
             changed()
 
     def _set(self, up: bool, error: Exception | None) -> None:
-        if error is not None:
-            self._tell(f"is not there: {_kind(error)}")
-        if up is self.up:
-            return
-        self.up = up
-        self._on_up(up)
-        if up:
-            self._tell("")
-        self._tell_all()
-
-    def _tell_all(self) -> None:
-        for changed in self._heard.values():
-            changed()
+        changed, self.up = up is not self.up, up
+        self._tell(f"is not there: {_kind(error)}" if error is not None else "")
+        if changed:
+            for each in self._heard.values():
+                each()
 
     def _tell(self, trouble: str) -> None:
-        """Write what is wrong, once; no address, and nothing that Redis says, is quoted."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            if trouble:
-                logger.warning("Redis %s; circuits and limits are this process's own meanwhile", trouble)
-            else:
-                logger.info("Redis is there; circuits and limits are shared")
+        """Say so when all becomes well, or no longer is, once; no address, and nothing that Redis says, is quoted."""
+        well = self.up and not self._unwilling
+        if well is self._well:
+            return
+        self._well = well
+        self._on_up(well)
+        if well:
+            logger.info("Redis is there; circuits and limits are shared")
+        else:
+            logger.warning("Redis %s; circuits and limits are this process's own meanwhile", trouble)
 
 
 def _kind(error: Exception) -> str:

@@ -110,7 +110,10 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
         sane = parts.port != 0 and text.isprintable() and " " not in text
     except ValueError:
         sane = False
-    place = parts.path if parts.scheme == "unix" else parts.hostname
+    is_unix = parts.scheme == "unix"
+    place = parts.path if is_unix else parts.hostname
+    sane = sane and not parts.fragment and re.fullmatch(r"(db=\d{1,5})?", parts.query) is not None
+    sane = sane and (is_unix or re.fullmatch(r"/?\d{0,5}", parts.path) is not None)
     if parts.scheme not in ("redis", "rediss", "unix") or not place or not sane:
         raise ValueError("write a URL such as redis://host:6379/0, rediss://host:6379 or unix:///run/redis.sock")
     return SecretStr(text)

@@ -16,7 +16,7 @@ class Bucket:
         per_minute: capacity; a call that wants more waits until the bucket is full, and takes it below 0.
     """
 
-    __slots__ = ("_at", "capacity", "hint", "leased", "level", "pool", "rate", "used")
+    __slots__ = ("_at", "_told", "capacity", "hint", "leased", "level", "pool", "rate", "used")
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.capacity = self.level = float(per_minute)
@@ -25,7 +25,7 @@ class Bucket:
         self.hint = SOON  # how long a wait for more is expected to be, when leased
         self.pool = 0.0  # what others could still be granted, when leased
         self.used = 0.0  # taken since somebody last looked
-        self._at = now
+        self._at = self._told = now
 
     def now(self, now: float) -> float:
         """What is left."""
@@ -53,12 +53,19 @@ class Bucket:
     def give(self, amount: float, now: float) -> None:
         """Put back what was taken and not used; less than 0: take what was used and not taken."""
         self.wait(0.0, now)  # what has come back until now is not paid for what is used from now on
-        self.level = min(self.capacity, self.level + amount)
+        self.level = max(-self.capacity, min(self.capacity, self.level + amount))  # an absurd usage is no debt for ever
         self.used -= amount
 
-    def lease(self, level: float) -> None:
+    def lease(self, level: float, now: float) -> None:
         """From now on, fill only by what is granted; `level` is what there is."""
-        self.leased, self.level = True, level
+        self.leased, self.level, self._at = True, level, now
+        self._told = now
+
+    def believed(self, now: float) -> float:
+        """What is left for all, as far as we can tell."""
+        if not self.leased:
+            return max(0.0, self.now(now))
+        return max(0.0, min(self.capacity, self.level + self.pool + (now - self._told) * self.capacity / MINUTE))
 
     def stand_alone(self, part: float, now: float) -> None:
         """Fill by itself again: the others are out of reach, and a part of what there is and will be is ours."""

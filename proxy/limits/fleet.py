@@ -17,7 +17,8 @@ HURRY_SECONDS = 0.05  # while calls wait for places, or others do
 RESERVE = 0.01  # of a limit: what a process that is in use keeps at hand
 
 # KEYS: the limits of one subject. ARGV: channel, process; lease (ms); then for requests, for tokens and for places:
-# the limit (0: none), what was used of the share since last time (places: those in use), what is wanted of it.
+# the limit (0: none), what was used of the share since last time (places: those in use), what is wanted of it; and what
+# we believe is left of requests and tokens, should Redis not know.
 # A share is kept as "expiry requests tokens places" under the process's name.
 SCRIPT = """
 local time = redis.call('TIME')
@@ -29,13 +30,16 @@ for i = 1, #flat, 2 do kept[flat[i]] = flat[i + 1] end
 local level, limit = {}, {}
 for i = 1, 2 do
   limit[i] = tonumber(ARGV[1 + 3 * i])
-  level[i] = math.min(tonumber(kept['level' .. i] or limit[i]), limit[i])
+  level[i] = tonumber(kept['level' .. i] or ARGV[12 + i]) or 0
+  if level[i] ~= level[i] then level[i] = 0 end
+  level[i] = math.max(-limit[i], math.min(level[i], limit[i]))
 end
 local mine, count, gone = {0, 0, 0}, 1, {}
 for name, text in pairs(kept) do
   if string.sub(name, 1, 6) == 'share:' then
     local ends, a, b, c = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
     local share = {tonumber(a) or 0, tonumber(b) or 0, tonumber(c) or 0}
+    for i = 1, 3 do share[i] = math.max(0, math.min(share[i], tonumber(ARGV[1 + 3 * i]))) end
     ends = tonumber(ends) or 0
     if ends <= now or ends > now + 2 * lease_ms then -- the server's clock may have been set back
       gone[#gone + 1] = name
@@ -55,7 +59,7 @@ for i = 1, 2 do
     level[i] = level[i] + passed * limit[i] / 60000
     mine[i] = mine[i] - tonumber(ARGV[2 + 3 * i])
     if mine[i] < 0 then level[i], mine[i] = level[i] + mine[i], 0 end
-    level[i] = math.min(level[i], limit[i] - others[i] - mine[i])
+    level[i] = math.max(-limit[i], math.min(level[i], limit[i] - others[i] - mine[i]))
     local want = tonumber(ARGV[3 + 3 * i])
     local more = math.max(math.min(want - mine[i], level[i]), -mine[i])
     if more > 0 or want < mine[i] then level[i], mine[i] = level[i] - more, mine[i] + more end
@@ -138,34 +142,37 @@ class FleetShare:
             return
         limiter, (requests, tokens, places, count, level, token_level, tight) = self._limiter, heard
         self._leasing, self._count, self._tight = True, int(count), bool(tight)
-        _adopt(limiter.requests, float(requests), float(level), 1)
-        _adopt(limiter.tokens, float(tokens), float(token_level), limiter.asked)
+        now = self._loop.time()
+        _adopt(limiter.requests, float(requests), float(level), 1, now)
+        _adopt(limiter.tokens, float(tokens), float(token_level), limiter.asked, now)
         if limiter.slots is not None:
             limiter.slots.resize(int(places))
         self._look_again()
 
     async def _run(self, *, wants: bool) -> "list[bytes | int] | None":
         """One run of the script; what is used from now on belongs to the next one."""
-        limiter, numbers = self._limiter, list[float]()
+        limiter, numbers, believed = self._limiter, list[float](), list[float]()
         for name, bucket, asked in (
             ("requests", limiter.requests, limiter.calls_asking),
             ("tokens", limiter.tokens, limiter.asked),
         ):
             if bucket is None:
                 numbers += (0, 0, 0)
+                believed.append(0)
                 continue
             used = bucket.used if self._leasing else 0.0
             self._used[name], bucket.used = used, 0.0
             busy = used > 0 or asked > 0
             reserve = max(2 * used, RESERVE * bucket.capacity, 1.0) if busy else 0.0
             numbers += (bucket.capacity, used, math.ceil(asked + reserve) if wants else 0)
+            believed.append(round(bucket.believed(self._loop.time()), 3))
         slots = limiter.slots
         if slots is None:
             numbers += (0, 0, 0)
         else:
-            wanted = slots.in_use + slots.waiting + limiter.calls_asking
+            wanted = slots.in_use + limiter.calls_asking
             numbers += (limiter.rules.concurrent or 0, slots.in_use, wanted + (1 if wanted else 0) if wants else 0)
-        heard = await self._shared.run(SCRIPT, self._key, round(LEASE_SECONDS * 1000), *numbers)
+        heard = await self._shared.run(SCRIPT, self._key, round(LEASE_SECONDS * 1000), *numbers, *believed)
         return None if heard is None else list(heard)
 
     def _stand_alone(self) -> None:
@@ -202,11 +209,11 @@ class FleetShare:
         self._errand.ask()
 
 
-def _adopt(bucket: Bucket | None, share: float, level: float, asked: float) -> None:
+def _adopt(bucket: Bucket | None, share: float, level: float, asked: float, now: float) -> None:
     """A bucket holds what was granted, less what was used of it meanwhile."""
     if bucket is None:
         return
-    bucket.lease(share - bucket.used)
+    bucket.lease(share - bucket.used, now)
     bucket.pool = max(0.0, level)
     missing = min(max(asked, 1.0), bucket.capacity) - share - level
     bucket.hint = max(SOON, missing / (bucket.capacity / 60))

@@ -72,26 +72,28 @@ class Limiter:
         self.requests = Bucket(rules.requests_per_minute, now) if rules.requests_per_minute is not None else None
         self.tokens = Bucket(rules.tokens_per_minute, now) if rules.tokens_per_minute is not None else None
         self.share: Share | None = None  # of a fleet's limits
-        self.calls_asking = self.asked = 0  # calls that wait for the share, and their tokens
+        self.calls_asking = self.asked = 0  # calls that wait for room, and their tokens
         self._clock = clock
         self._share_seconds = share_seconds
 
     def refusal(self, tokens: Tokens) -> NoRoom | None:
         """Why there is no room for a call at this moment; None: there is."""
-        slots = self.slots
-        if slots is not None and not slots.free:
-            return NoRoom("concurrent", NEVER if slots.full else SOON)
-        return self._short(tokens)
+        return self._no_place() or self._short(tokens)
 
     def take(self, tokens: Tokens) -> Held | NoRoom:
         """Room for one call, at once."""
-        slots = self.slots
-        if slots is not None and not slots.free:
-            return NoRoom("concurrent", NEVER if slots.full else SOON)
-        taken = self._charge(tokens)
-        if slots is not None and isinstance(taken, Held):
-            slots.take()
+        taken = self._no_place() or self._charge(tokens)
+        if self.slots is not None and isinstance(taken, Held):
+            self.slots.take()
         return taken
+
+    def _no_place(self) -> NoRoom | None:
+        """Where all places are taken; SOON where it may help to wait, or to ask the fleet for more."""
+        slots = self.slots
+        if slots is None or slots.free:
+            return None
+        may_ask = self.share is not None and slots.in_use < (self.rules.concurrent or 0)
+        return NoRoom("concurrent", NEVER if slots.full and not may_ask else SOON)
 
     def describe(self) -> Json:
         """How the limits stand, for people."""
@@ -108,26 +110,47 @@ class Limiter:
         return told
 
     async def hold(self, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
-        """Room for one call; waits in the queue, and once for the fleet's share, but not for buckets to fill."""
+        """Room for one call; waits in the queue, and for the fleet's share, but not for buckets to fill."""
+        amount = tokens() if self.tokens is not None else 0
+        self.calls_asking += 1
+        self.asked += amount
+        try:
+            return await self._hold(caller, tokens, patience)
+        finally:
+            self.calls_asking -= 1
+            self.asked -= amount
+
+    async def _hold(self, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
         taken = self.take(tokens)
         if isinstance(taken, Held):
             return taken
-        if self.share is not None:
-            await self._await_share(self.share, tokens)
+        if await self._has_asked():
             taken = self.take(tokens)
-        if isinstance(taken, Held) or taken.limit != "concurrent" or taken.wait == NEVER or self.slots is None:
+        slots = self.slots
+        if isinstance(taken, Held) or taken.limit != "concurrent" or slots is None:
             return taken
+        if slots.waiting >= self.rules.queue:
+            return NoRoom("concurrent", NEVER)
         refusal = self._short(tokens)
         if refusal is not None:
             return refusal
+        return await self._queue(slots, caller, tokens, min(patience, self.rules.queue_seconds))
+
+    async def _queue(self, slots: Slots, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
+        """Wait for a place, and then for the rest."""
         if self.share is not None:
             self.share.queued()
-        if not await self.slots.wait(caller, min(patience, self.rules.queue_seconds)):
+        if not await slots.wait(caller, patience):
             return NoRoom("concurrent", NEVER)
-        taken = self._charge(tokens)
-        if isinstance(taken, NoRoom):
-            self.slots.give()
-        return taken
+        taken: Held | NoRoom | None = None
+        try:
+            taken = self._charge(tokens)
+            if isinstance(taken, NoRoom) and await self._has_asked():
+                taken = self._charge(tokens)
+            return taken
+        finally:
+            if not isinstance(taken, Held):
+                slots.give()
 
     def settle(self, reserved: int, used: int | None) -> None:
         """What a hold gives back."""
@@ -143,21 +166,16 @@ class Limiter:
         if self.requests is not None:
             self.requests.give(1, self._clock())
 
-    async def _await_share(self, share: Share, tokens: Tokens) -> None:
-        """Wait for what the fleet gives, if it can be asked."""
-        amount = tokens() if self.tokens is not None else 0
-        self.calls_asking += 1
-        self.asked += amount
-        try:
-            answer = share.ask()
-            if answer is None:
-                return
+    async def _has_asked(self) -> bool:
+        """Ask the fleet for more, if there is one, and wait for its answer."""
+        if self.share is None:
+            return False
+        answer = self.share.ask()
+        if answer is not None:
             done, _ = await asyncio.wait([answer], timeout=self._share_seconds)
             if not done:
-                share.late()
-        finally:
-            self.calls_asking -= 1
-            self.asked -= amount
+                self.share.late()
+        return True
 
     def _short(self, tokens: Tokens) -> NoRoom | None:
         now, found = self._clock(), None

@@ -180,11 +180,11 @@ class Walk:
         plan, record, telemetry = self._plan, self._record, self._means.telemetry
         backups: list[int] = []
 
-        def backup() -> Attempt | None:
+        async def backup() -> Attempt | None:
             other = plan.backup(place, record.attempts)
             if other is None or first.is_trial or not budget.allows:
                 return None
-            second = self._place(other)
+            second = await self._enter(other, patience=0.0)
             if second is not None:
                 backups.append(other)
                 budget.spend()
@@ -252,7 +252,7 @@ class Walk:
             if not option.repeat:
                 self._plan.waited += waited
 
-    async def _enter(self, place: int) -> Attempt | None:
+    async def _enter(self, place: int, patience: float = NEVER) -> Attempt | None:
         """An attempt at a target; None where there is no room, or its circuit has just closed its door."""
         target = self._plan.target(place)
         standing = self._means.standings[target.name]
@@ -260,7 +260,7 @@ class Walk:
         if standing.limiter is not None:
             taken = standing.limiter.take(self._tokens)
             if isinstance(taken, NoRoom):
-                taken = await self._queue(standing, standing.limiter)
+                taken = await self._queue(standing, standing.limiter, patience)
             if isinstance(taken, NoRoom):
                 self._plan.no_room(place, taken)
                 return None
@@ -286,11 +286,11 @@ class Walk:
             standing.pace.sent(target.model, self._tokens)
         return Attempt(self._call, target, standing, visit, hold, self._deadline, self._record, self._means.telemetry)
 
-    async def _queue(self, standing: Standing, limiter: Limiter) -> Hold | NoRoom:
+    async def _queue(self, standing: Standing, limiter: Limiter, patience: float) -> Hold | NoRoom:
         """Wait for room under an upstream's limits."""
         self._record.phase = "queue"
         began = time.perf_counter()
-        patience = max(0.0, min(self._plan.patience, self._deadline.whole - self._means.clock()))
+        patience = max(0.0, min(patience, self._plan.patience, self._deadline.whole - self._means.clock()))
         try:
             return await limiter.hold(self._call.caller.name or "", self._tokens, patience)
         finally:

@@ -30,7 +30,10 @@ local want, fresh = tonumber(ARGV[13]), ARGV[14]
 local kept = redis.call('HMGET', key, 'state', 'generation', 'until', 'window', 'holder')
 local known = kept[1] and true or false
 local state, generation = tonumber(kept[1] or '0'), kept[2] or '0'
-local till, ring, holder = tonumber(kept[3] or '0'), kept[4] or '', kept[5] or ''
+if state ~= 0 and state ~= 1 and state ~= 2 and state ~= 3 then state, known, generation = 0, false, '0' end -- not ours
+if not string.find(generation, '^%d+$') then generation = '0' end
+local till, ring, holder = tonumber(kept[3] or '0') or 0, kept[4] or '', kept[5] or ''
+if till ~= till then till = 0 end
 local before = generation
 if state == 2 then till = math.min(till, now + open_ms) end -- the server's clock may have been set back
 if state == 1 then till = math.min(till, now + lease_ms) end
@@ -172,6 +175,10 @@ class FleetLink:
         """What holds for the whole fleet holds here."""
         circuit, state, now = self._circuit, self._circuit.current, self._circuit.clock()
         news, self._generation = generation != self._generation, generation
+        if generation == "0" and isinstance(state, Opened) and state.until > now:  # it was emptied: nobody has decided
+            self._news = 2 if state.held else 1
+            self._errand.ask()
+            return
         self._adopting = True
         try:
             if code == _HALF_OPEN and mine and isinstance(state, HalfOpened):

@@ -4,7 +4,7 @@ Source: "The Tail at Scale", Dean and Barroso, CACM 56(2), 2013 (hedged requests
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from proxy.errors import CallerError, ProxyError, UpstreamError
 from proxy.resilience.attempt import Attempt
@@ -20,7 +20,7 @@ class Race:
         backup: makes the second attempt; None when there is none to be had.
     """
 
-    def __init__(self, first: Attempt, after: float | None, backup: Callable[[], Attempt | None]) -> None:
+    def __init__(self, first: Attempt, after: float | None, backup: Callable[[], Awaitable[Attempt | None]]) -> None:
         self.first = first
         self.second: Attempt | None = None
         self.failures: list[tuple[Attempt, ProxyError]] = []  # in their order; freed
@@ -33,8 +33,11 @@ class Race:
         winner: tuple[Attempt, Reply] | None = None
         try:
             done, _ = await asyncio.wait(racing, timeout=self._after)
-            if not done:
-                self.second = self._backup()
+            second = None if done else await self._backup()
+            if second is not None and any(task.done() for task in racing):
+                second.free()  # the first has made it meanwhile
+            else:
+                self.second = second
             if self.second is not None:
                 racing[asyncio.create_task(self.second.run())] = self.second
             while racing and winner is None:
@@ -59,6 +62,9 @@ class Race:
             attempt.free()
             self.failures.append((attempt, error))
             return None
+        except BaseException:
+            attempt.free()
+            raise
 
     @property
     def _is_over(self) -> bool:

@@ -10,6 +10,7 @@ from proxy.resilience.policy import Option, back_off, choose, fault_of
 from proxy.resilience.standing import Standing, Tokens
 
 LEAST_ATTEMPTS = 3
+AT_ONCE = 0.001  # seconds; a share that must be asked for
 UNKNOWN_WAIT = 1.0  # seconds, told to a caller when nobody can tell
 
 
@@ -67,7 +68,7 @@ class Plan:
     def _is_good(self, place: int, now: float) -> bool:
         target = self.target(place)
         circuit = self._standings[target.name].circuit(target)
-        return circuit.is_closed and not self._wait(place, now)
+        return circuit.is_closed and self._wait(place, now) <= AT_ONCE
 
     def drop(self, place: int) -> None:
         """A target is not to be tried, or not again."""

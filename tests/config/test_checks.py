@@ -155,3 +155,28 @@ def test_what_stands_twice_is_a_mistake(mistakes: Callable[..., list[str]]) -> N
         "routes[1].name",
     ]
     assert "s3cret" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:6379/0", "redis://h", "redis://:p%40ss@[::1]:6379/3", "rediss://u:p@h/1", "redis://h/?db=2",
+        "unix:///run/redis.sock", "unix:///run/redis.sock?db=1",
+    ],
+)  # fmt: skip
+def test_where_redis_may_be(config: Callable[..., Config], url: str) -> None:
+    """As redis-py takes it."""
+    assert config(f"{UP}redis: {{url: '{url}'}}").redis is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/abc", "redis://h/-1", "redis://h/0/extra", "redis://h#x", "redis://h?socket_timeout=60", "http://h",
+        "redis://h?decode_responses=true", "redis://h?db=x", "redis://", "unix://", "redis://h:0", "sentinel://h",
+    ],
+)  # fmt: skip
+def test_where_redis_cannot_be(mistakes: Callable[..., list[str]], url: str) -> None:
+    """What redis-py would stumble over later, or what would change how it is asked, is told at once."""
+    (told,) = mistakes(f"{UP}redis: {{url: '{url}'}}")
+    assert "redis.url: write a URL such as redis://host:6379/0" in told

@@ -121,21 +121,21 @@ def test_what_was_used_is_counted() -> None:
 def test_a_leased_bucket_fills_by_what_is_granted() -> None:
     """Time alone brings nothing; how long a wait may be is told by who grants."""
     bucket = Bucket(60, 1000.0)
-    bucket.lease(5.0)
+    bucket.lease(5.0, 1000.0)
     assert bucket.wait(5, 1000.0) == 0.0
     bucket.take(5, 1000.0)
     assert bucket.now(2000.0) == 0.0
     assert bucket.wait(1, 2000.0) == SOON
     bucket.hint = 4.0
     assert bucket.wait(1, 2000.0) == 4.0
-    bucket.lease(2.0)
+    bucket.lease(2.0, 2000.0)
     assert bucket.now(2000.0) == 2.0
 
 
 def test_a_bucket_that_stands_alone_fills_at_its_share() -> None:
     """From that moment on, and not for the time that it was leased."""
     bucket = Bucket(60, 1000.0)
-    bucket.lease(0.0)
+    bucket.lease(0.0, 1000.0)
     bucket.stand_alone(0.25, 2000.0)
     assert bucket.now(2000.0) == 0.0
     assert bucket.now(2004.0) == 1.0

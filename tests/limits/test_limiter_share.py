@@ -61,11 +61,11 @@ async def test_a_call_waits_once_for_its_fleets_share() -> None:
     one = Limiter(Limits(tokens_per_minute=600), clock, share_seconds=LONG)
     bucket = one.tokens
     assert bucket is not None
-    bucket.lease(0.0)
+    bucket.lease(0.0, clock.now)
     one.share = share = Share(asyncio.get_running_loop().create_future())
     task = await begun(one, 70)
     assert (one.calls_asking, one.asked) == (1, 70)
-    bucket.lease(100.0)
+    bucket.lease(100.0, clock.now)
     assert share.answer is not None
     share.answer.set_result(None)
     assert held(await task).reserved == 70
@@ -78,7 +78,7 @@ async def test_a_share_that_does_not_come(patience: float) -> None:
     """The call is refused after `share_seconds`, whatever its own patience, and the share is told that it is late."""
     one = Limiter(Limits(requests_per_minute=60), Clock(), share_seconds=0.0)
     assert one.requests is not None
-    one.requests.lease(0.0)
+    one.requests.lease(0.0, 1000.0)
     one.requests.hint = 4.0
     one.share = share = Share(asyncio.get_running_loop().create_future())
     assert await one.hold("a", ONE, patience) == ("requests", 4.0)
@@ -92,7 +92,7 @@ async def test_who_is_cancelled_while_asking_wants_nothing_more() -> None:
     """And takes nothing."""
     one = Limiter(Limits(tokens_per_minute=600), Clock(), share_seconds=LONG)
     assert one.tokens is not None
-    one.tokens.lease(0.0)
+    one.tokens.lease(0.0, 1000.0)
     one.share = Share(asyncio.get_running_loop().create_future())
     task = await begun(one, 70)
     task.cancel()

@@ -251,3 +251,63 @@ async def test_names_of_other_namespaces(start: Start, redis: RedisServer) -> No
     await until(lambda: link(first)._generation != "0")
     assert states([first, second]) == ["open", "closed"]
     assert set(await redis.client.keys("*openai")) == {b"blue:circuit:openai", b"green:circuit:openai"}
+
+
+@pytest.mark.parametrize("state", ["7", "nan", "-1", "1.5", "x", ""])
+async def test_garbage_as_a_state(fleet: Fleet, redis: RedisServer, state: str) -> None:
+    """It is none of ours: what the process knows takes its place."""
+    (sidecar,) = await fleet(1)
+    circuit(sidecar).open()
+    await until(lambda: link(sidecar)._generation != "0")
+    await redis.client.hset(KEY, mapping={"state": state, "generation": "x", "until": "nan"})
+    await link(sidecar)._errand.ask()
+    await until(lambda: not link(sidecar)._errand._task)
+    assert await redis.client.hget(KEY, "state") == b"2"
+    assert states([sidecar]) == ["open"]
+
+
+async def test_a_hold_outlives_an_emptied_redis(fleet: Fleet, redis: RedisServer) -> None:
+    """Also when a process that knows nothing of it speaks first."""
+    (first,) = await fleet(1)
+    first.app.upstreams.hold_open("openai", None)
+    await until(lambda: link(first)._generation != "0")
+    await redis.client.flushall()
+    (second,) = await fleet(1)
+    await link(first)._errand.ask()
+    await until(all_are([first, second], "open"))
+    state = circuit(second).current
+    assert isinstance(state, Opened)
+    assert state.held
+
+
+async def test_a_redis_that_will_not_is_told_and_heals(
+    fleet: Fleet, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`octet_redis_up` is 0 meanwhile, and each time there is one warning, and one line when it is well again."""
+    (sidecar,) = await fleet(1)
+    caplog.set_level("INFO", "octet")
+    for times in (1, 2):
+        await redis.client.config_set("maxmemory", "1")
+        await link(sidecar)._errand.ask()
+        await link(sidecar)._errand.ask()
+        assert await sidecar.metric("octet_redis_up") == 0
+        await redis.client.config_set("maxmemory", "0")
+        await link(sidecar)._errand.ask()
+        assert await sidecar.metric("octet_redis_up") == 1
+        assert caplog.text.count("will not do what it is asked") == times
+        assert caplog.text.count("Redis is there") == times
+
+
+async def test_many_circuits_are_no_flood(start: Start, redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """However many links begin at once, they wait for one another, and Redis is not taken for gone."""
+    targets = [{"upstream": "openai", "model": f"m{number}"} for number in range(400)]
+    settings = {"openai": {"circuit": {"per": "model"}}}
+    sidecar = await start(
+        routes=[{"match": {"model": f"a{n}"}, "targets": [target]} for n, target in enumerate(targets)],
+        upstreams=settings,
+        redis={"url": redis.url},
+    )
+    links: list[Any] = sidecar.app.upstreams._links
+    await until(lambda: not any(each._away for each in links), patience=20)
+    assert len(links) > 400
+    assert "is not there" not in caplog.text

@@ -144,3 +144,23 @@ async def test_a_hang_up_ends_both(sidecar: Sidecar, simulator: Simulator) -> No
     with pytest.raises(Exception, match="timed out"):
         await client.chat.completions.create(model="any", stream=True, messages=[{"role": "user", "content": "x"}])
     await simulator.report.wait_for(lambda report: report.open_calls == 0 and report.aborted == 2)
+
+
+async def test_a_bug_of_ours_keeps_no_place(
+    start: Start, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second attempt fails on a fault of our own, the call fails, and both places are free again."""
+    limits = {"openai": {"limits": {"concurrent": 1}}, "anthropic": {"limits": {"concurrent": 1}}}
+    sidecar = await start(routes=hedged(), upstreams=limits)
+    simulator.script("openai", STALLS[False])
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sidecar.app.upstreams.endpoints["anthropic"], "dress", broken)
+        assert (await sidecar.chat("any")).status == 500
+    await simulator.report.wait_for(lambda report: report.open_calls == 0)
+    for name in limits:
+        assert await sidecar.metric("octet_slots_in_use", scope="upstream", name=name) == 0
+    assert (await sidecar.chat("any")).status == 200

@@ -1,0 +1,97 @@
+"""Limits of a fleet, as a hostile user found them broken: each of these was a fault once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from proxy.simulator import Behaviour, Simulator
+from tests.conftest import Sidecar, Start
+from tests.redis_server import RedisServer
+from tests.waiting import until
+
+KEY = "octet:limits:upstream:openai"
+Begin = Callable[..., Awaitable[Sidecar]]
+
+
+@pytest.fixture
+def begin(start: Start, redis: RedisServer) -> Begin:
+    """Starts a sidecar that shares state; its links have heard of Redis when it returns."""
+
+    async def started(**tree: Any) -> Sidecar:
+        sidecar = await start(**tree, redis={"url": redis.url, "timeout_seconds": 5.0})
+        await until(lambda: all(getattr(link, "_leasing", True) for link in sidecar.app.upstreams._links))
+        return sidecar
+
+    return started
+
+
+async def test_without_a_queue_calls_are_served(begin: Begin) -> None:
+    """An idle process has no place leased: that is asked for, and is no full house."""
+    limits = {"concurrent": 5, "queue": 0}
+    sidecar = await begin(upstreams={"openai": {"limits": limits}})
+    for _ in range(3):
+        assert (await sidecar.chat()).status == 200
+
+
+async def test_who_got_a_place_gets_the_rest(begin: Begin, simulator: Simulator) -> None:
+    """While calls wait for a place their request and tokens are wanted too, and not given back."""
+    limits = {"concurrent": 1, "requests_per_minute": 600, "tokens_per_minute": 100_000, "queue_seconds": 60}
+    sidecar = await begin(server={"callers": [{"name": "app", "key": "k", "limits": limits}]})
+    simulator.always("openai", Behaviour(delay_seconds=0.6))  # longer than a share is kept that nobody wants
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
+
+    async def ask() -> int:
+        headers = {"authorization": "Bearer k"}
+        async with sidecar.http.post(f"{sidecar.url}/v1/chat/completions", json=body, headers=headers) as response:
+            return response.status
+
+    assert await asyncio.gather(*(ask() for _ in range(3))) == [200, 200, 200]
+
+
+async def test_a_backup_with_limits_is_asked_for_its_share(begin: Begin, simulator: Simulator) -> None:
+    """A second attempt goes to an upstream whose share is empty since nobody has used it."""
+    targets = [{"upstream": "openai"}, {"upstream": "vllm"}]
+    routes = [{"name": "r", "targets": targets, "hedge": {"after_seconds": 0.01, "budget": 1.0}}]
+    sidecar = await begin(routes=routes, upstreams={"vllm": {"limits": {"requests_per_minute": 1000}}})
+    simulator.always("openai", Behaviour(stall="before_headers"))
+    assert (await sidecar.chat("any")).headers["x-octet-upstream"] == "vllm"
+
+
+async def test_an_emptied_redis_is_no_new_minute(begin: Begin, redis: RedisServer, simulator: Simulator) -> None:
+    """What is left is what the process believes, when Redis does not know."""
+    routes = [{"targets": [{"upstream": "openai"}], "retry": {"attempts": 1, "longest_wait_seconds": 0.001}}]
+    sidecar = await begin(routes=routes, upstreams={"openai": {"limits": {"requests_per_minute": 20}}})
+    for _ in range(3):
+        await asyncio.gather(*(sidecar.chat("any") for _ in range(25)))
+        await redis.client.flushall()
+    assert 20 <= simulator.report.calls <= 24  # one comes back every 3 s
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"level1": "-1e300"}, {"level1": "-inf"}, {"level1": "nan"}, {"level1": "x"}, {"at": "1e300"},
+        {"share:x": "99999999999999 -1e300 -5 -5"}, {"share:x": "garbage"}, {"unmet": "x"},
+    ],
+)  # fmt: skip
+async def test_garbage_under_our_key(begin: Begin, redis: RedisServer, fields: Any) -> None:
+    """Whatever numbers stand there, calls are served again before long: a minute's debt is the most there can be."""
+    sidecar = await begin(upstreams={"openai": {"limits": {"requests_per_minute": 60_000}}})
+    await redis.client.hset(KEY, mapping=fields)
+    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    await limiter.share._errand.ask()
+    shown = await redis.client.hgetall(KEY)
+    assert float(shown[b"level1"]) >= -60_000 if b"level1" in shown else True
+    if fields.get("level1", "")[:2] not in ("-1", "-i", "na", "x"):
+        assert (await sidecar.chat()).status == 200
+
+
+async def test_an_absurd_usage_is_no_debt_for_ever(begin: Begin, simulator: Simulator) -> None:
+    """One answer that says it used all tokens of the world costs a minute, and no more."""
+    sidecar = await begin(upstreams={"openai": {"limits": {"tokens_per_minute": 6000}}})
+    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    held = limiter.tokens
+    held.give(-(2.0**52), asyncio.get_running_loop().time())
+    assert held.level == -6000
