@@ -16,13 +16,13 @@ class Bucket:
         per_minute: capacity; a call that wants more waits until the bucket is full, and takes it below 0.
     """
 
-    __slots__ = ("_at", "_told", "capacity", "hint", "leased", "level", "pool", "rate", "used")
+    __slots__ = ("_at", "_told", "capacity", "leased", "level", "pool", "rate", "ready_at", "used")
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.capacity = self.level = float(per_minute)
         self.rate = per_minute / MINUTE
         self.leased = False
-        self.hint = SOON  # how long a wait for more is expected to be, when leased
+        self.ready_at = now  # when more is expected to be granted, when leased
         self.pool = 0.0  # what others could still be granted, when leased
         self.used = 0.0  # taken since somebody last looked
         self._at = self._told = now
@@ -40,7 +40,7 @@ class Bucket:
         need = min(self.capacity, amount)
         if self.level >= need:
             return 0.0
-        return self.hint if self.leased else (need - self.level) / self.rate
+        return max(SOON, self.ready_at - now) if self.leased else (need - self.level) / self.rate
 
     def take(self, amount: float, now: float) -> float:
         """Take it, if it is there; else the seconds until it will be."""

@@ -7,7 +7,7 @@ by itself when its process is gone. Without Redis each process goes by its own c
 import asyncio
 import math
 
-from proxy.limits.bucket import SOON, Bucket
+from proxy.limits.bucket import Bucket
 from proxy.limits.limiter import Limiter
 from proxy.shared_state import Errand, SharedState
 
@@ -216,4 +216,4 @@ def _adopt(bucket: Bucket | None, share: float, level: float, asked: float, now:
     bucket.lease(share - bucket.used, now)
     bucket.pool = max(0.0, level)
     missing = min(max(asked, 1.0), bucket.capacity) - share - level
-    bucket.hint = max(SOON, missing / (bucket.capacity / 60))
+    bucket.ready_at = now + max(0.0, missing / (bucket.capacity / 60))

@@ -126,8 +126,10 @@ def test_a_leased_bucket_fills_by_what_is_granted() -> None:
     bucket.take(5, 1000.0)
     assert bucket.now(2000.0) == 0.0
     assert bucket.wait(1, 2000.0) == SOON
-    bucket.hint = 4.0
+    bucket.ready_at = 2004.0
     assert bucket.wait(1, 2000.0) == 4.0
+    assert bucket.wait(1, 2003.0) == 1.0
+    assert bucket.wait(1, 2010.0) == SOON, "it is time to ask again"
     bucket.lease(2.0, 2000.0)
     assert bucket.now(2000.0) == 2.0
 

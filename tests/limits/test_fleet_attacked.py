@@ -63,10 +63,26 @@ async def test_an_emptied_redis_is_no_new_minute(begin: Begin, redis: RedisServe
     """What is left is what the process believes, when Redis does not know."""
     routes = [{"targets": [{"upstream": "openai"}], "retry": {"attempts": 1, "longest_wait_seconds": 0.001}}]
     sidecar = await begin(routes=routes, upstreams={"openai": {"limits": {"requests_per_minute": 20}}})
+    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
     for _ in range(3):
         await asyncio.gather(*(sidecar.chat("any") for _ in range(25)))
         await redis.client.flushall()
+        await limiter.share._errand.ask()
+        limiter.requests.ready_at = 0.0
     assert 20 <= simulator.report.calls <= 24  # one comes back every 3 s
+
+
+async def test_a_share_is_asked_for_again(begin: Begin, redis: RedisServer) -> None:
+    """Nobody is refused for ever: when more was expected by now, the next call asks."""
+    routes = [{"targets": [{"upstream": "openai"}], "retry": {"attempts": 1, "longest_wait_seconds": 0.001}}]
+    sidecar = await begin(routes=routes, upstreams={"openai": {"limits": {"requests_per_minute": 5}}})
+    answers = await asyncio.gather(*(sidecar.chat("any") for _ in range(10)))
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 5
+    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    clock = limiter._clock
+    limiter._clock = lambda: clock() + 13.0  # one more every 12 s
+    await redis.client.hset(KEY, "level1", "1")
+    assert (await sidecar.chat("any")).status == 200
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ async def test_a_share_that_does_not_come(patience: float) -> None:
     one = Limiter(Limits(requests_per_minute=60), Clock(), share_seconds=0.0)
     assert one.requests is not None
     one.requests.lease(0.0, 1000.0)
-    one.requests.hint = 4.0
+    one.requests.ready_at = 1004.0
     one.share = share = Share(asyncio.get_running_loop().create_future())
     assert await one.hold("a", ONE, patience) == ("requests", 4.0)
     assert (one.calls_asking, share.asked) == (0, 1)
