@@ -152,7 +152,7 @@ class Plan:
         standing = self._standings[target.name]
         wait = standing.circuit(target).wait()
         if wait > 0:
-            text = "every upstream for this call has failed lately and is left alone for a while"
+            text = "every upstream for this call is left alone for a while, after failures or by an operator"
             return CircuitsOpen(text, retry_after=wait)
         wait = standing.pace.wait(target.model, self._tokens, self._clock())
         if wait > 0:
