@@ -4,27 +4,30 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from proxy.call import Json
 from proxy.config import Config, Limits
 from proxy.limits.bucket import Bucket
 from proxy.limits.callers import CallerLimits
-from proxy.limits.fleet import FleetShare
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
 from proxy.providers import providers
 from proxy.resilience.circuit import NEVER, Circuit
 from proxy.resilience.circuits import Circuits
-from proxy.resilience.fleet import FleetLink
 from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
 from proxy.routing import Router
-from proxy.shared_state import SharedState
 from proxy.telemetry import Telemetry
 from proxy.upstream.credentials import read_credential
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.health import HealthChecks
 from proxy.upstream.transport import Transport
+
+if TYPE_CHECKING:  # the client library takes half a second and 7 MiB: it is for those who configure Redis
+    from proxy.limits.fleet import FleetShare
+    from proxy.resilience.fleet import FleetLink
+    from proxy.shared_state import SharedState
 
 logger = logging.getLogger("octet")
 
@@ -41,8 +44,12 @@ class Resources:
         self.circuits = Circuits(self._clock, self._circuit_changed)
         self.callers = CallerLimits({}, telemetry)
         self._checks = HealthChecks()
-        self._shared = SharedState(config.redis, telemetry.watched.redis) if config.redis is not None else None
+        self._shared: SharedState | None = None
         self._links: list[FleetLink | FleetShare] = []
+        if config.redis is not None:
+            from proxy import shared_state
+
+            self._shared = shared_state.SharedState(config.redis, telemetry.watched.redis)
 
     async def build(self, router: Router, via: str) -> None:
         """Make everything.
@@ -66,6 +73,8 @@ class Resources:
         self.callers = CallerLimits({name: each for name, each in callers.items() if each is not None}, telemetry)
         telemetry.bind(config.upstreams, router.labels())
         if self._shared is not None:
+            from proxy.resilience.fleet import FleetLink
+
             self._links += [FleetLink(circuit, self._shared) for circuit in self.circuits.all()]
             self._shared.start()
 
@@ -74,6 +83,8 @@ class Resources:
             return None
         limiter, watched = Limiter(rules, self._clock, self._share_seconds), self._telemetry.watched
         if self._shared is not None:
+            from proxy.limits.fleet import FleetShare
+
             self._links.append(FleetShare(scope, name, limiter, self._shared))
         slots = limiter.slots
         if slots is not None:

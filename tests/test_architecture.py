@@ -1,6 +1,8 @@
 """The picture of the rooms, enforced: imports point down, stages are strangers, pure rooms stay pure."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +140,9 @@ def test_only_credentials_read_secrets() -> None:
 def test_no_module_is_a_drawer() -> None:
     """A function that fits no room means that a room is missing."""
     assert not {path.stem for path in FILES} & {"utils", "helpers", "common", "manager", "service", "misc"}
+
+
+def test_redis_is_for_those_who_configure_it() -> None:
+    """Its client library is not loaded by the sidecar as such: it would double the time until it is ready."""
+    code = "import sys, proxy.app; sys.exit(any(name.split('.')[0] == 'redis' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -9,10 +9,8 @@ Source: DESIGN.md §7; purgatory 3.0.1, `domain/model.py`.
 from collections.abc import Callable
 from typing import Protocol
 
-from purgatory.domain.messages.base import Event
-from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, State
-
 from proxy.config import Circuit as Policy
+from proxy.resilience.skeleton import CLOSED, HALF_OPENED, OPENED, Context, Event, State
 from proxy.resilience.window import Outcome, Window
 
 NEVER = float("inf")

@@ -3,18 +3,22 @@
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.messages.base import Event
-from purgatory.domain.messages.commands import CreateCircuitBreaker
-from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED
-from purgatory.service._async.message_handlers import register_circuit_breaker
-from purgatory.service._async.repository import AsyncInMemoryRepository
-from purgatory.service._async.unit_of_work import AsyncAbstractUnitOfWork, AsyncInMemoryUnitOfWork
-
 from proxy.config import Upstream
 from proxy.providers.seam import Target
 from proxy.resilience.circuit import Circuit
+from proxy.resilience.skeleton import (
+    CLOSED,
+    HALF_OPENED,
+    OPENED,
+    AsyncAbstractUnitOfWork,
+    AsyncCircuitBreakerFactory,
+    AsyncInMemoryRepository,
+    AsyncInMemoryUnitOfWork,
+    ContextChanged,
+    CreateCircuitBreaker,
+    Event,
+    register_circuit_breaker,
+)
 
 STATES = {CLOSED: "closed", HALF_OPENED: "half_open", OPENED: "open"}
 OTHER = "other"  # the model's label where the configuration does not hold its name
