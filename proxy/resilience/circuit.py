@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.config import Circuit as Policy
+from proxy.resilience.deadline import NEVER
 from proxy.resilience.skeleton import CLOSED, HALF_OPENED, OPENED, Context, Event, State
 from proxy.resilience.window import Outcome, Window
 
-NEVER = float("inf")
 FULL_WAIT = 1.0  # seconds; how soon to ask again while all trial calls are out: one of them may end any time
 
 

@@ -45,10 +45,8 @@ if not known and mine ~= 0 then
   enter(mine, now + left, mine == 1 and me or '')
 elseif news == 2 then
   enter(mine, now + left, '')
-elseif news == 1 and mine == 2 and (state == 0 or (state == 1 and holder == me)) then
-  enter(2, now + left, '')
-elseif news == 1 and mine == 0 and state == 1 and holder == me then
-  enter(0, 0, '')
+elseif news == 1 and mine ~= 1 and (till <= now or (state == 1 and holder == me)) then -- what is over binds nobody
+  enter(mine, mine == 2 and now + left or 0, '')
 end
 if state == 0 and fresh ~= '' then
   local entries, count, failures, slow = {}, 0, 0, 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from proxy.call import NoRoom
-from proxy.errors import NO_RETRY, CircuitsOpen, Limited, LimitReached, ProxyError, ProxyFault, TooSlow, UpstreamError
+from proxy.errors import NO_RETRY, CircuitsOpen, Limited, LimitReached, ProxyError, TooSlow, UpstreamError
 from proxy.providers.seam import Route, Target
 from proxy.resilience.deadline import NEVER
 from proxy.resilience.policy import Option, back_off, choose, fault_of
@@ -114,8 +114,6 @@ class Plan:
             if fault_of(error).final:
                 error.headers = {**error.headers, **NO_RETRY}
             return error
-        if not self._route.targets:
-            return ProxyFault("the route has no targets")
         refusals = [refusal for place in self._untried if (refusal := self._refusal(place)) is not None]
         if time_left <= 0 or not refusals:
             return TooSlow(clock="deadline", headers=NO_RETRY)

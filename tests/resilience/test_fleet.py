@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.errors import Broken
 from proxy.resilience.circuit import Circuit, HalfOpened, Opened
 from proxy.simulator import Behaviour, Simulator
 from tests.conftest import Sidecar, Start
@@ -311,3 +312,25 @@ async def test_many_circuits_are_no_flood(start: Start, redis: RedisServer, capl
     await until(lambda: not any(each._away for each in links), patience=20)
     assert len(links) > 400
     assert "is not there" not in caplog.text
+
+
+@pytest.mark.parametrize(("says", "state"), [(Broken("it failed"), "open"), (None, "closed")], ids=["failed", "good"])
+async def test_trials_made_while_redis_was_away(
+    fleet: Fleet, redis: RedisServer, says: Broken | None, state: str
+) -> None:
+    """What one's own trial calls have shown counts, when what Redis knows is over: nothing is tried a second time."""
+    (sidecar,) = await fleet(1, trial_calls=1)
+    circuit(sidecar).open()
+    await until(lambda: link(sidecar)._generation != "0" and not link(sidecar)._errand._task)
+    await redis.client.hset(KEY, "until", "0")
+    shared = sidecar.app.upstreams._shared
+    assert shared is not None
+    shared.up = False
+    circuit(sidecar).half_open()
+    circuit(sidecar).enter().judge(says)
+    assert states([sidecar]) == [state]
+    shared.up = True
+    await link(sidecar)._errand.ask()
+    assert states([sidecar]) == [state]
+    assert await redis.client.hget(KEY, "state") == (b"2" if says else b"0")
+    assert circuit(sidecar).wait() == 0 if says is None else circuit(sidecar).wait() > 3000
