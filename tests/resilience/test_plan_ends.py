@@ -16,7 +16,6 @@ from proxy.errors import (
     ModelMissing,
     Overloaded,
     PaidOut,
-    ProxyFault,
     TooSlow,
     Unreachable,
     UpstreamError,
@@ -146,10 +145,3 @@ def test_the_calls_time_is_over(time_left: float) -> None:
     assert isinstance(error, TooSlow)
     assert (error.status, error.reason) == (504, "TooSlow.deadline")
     assert error.headers["x-should-retry"] == "false"
-
-
-def test_a_route_without_targets_is_our_fault() -> None:
-    """500, and not a word of limits or time."""
-    plan, _ = scene("")
-    assert plan.next(0, 10.0) is None
-    assert isinstance(plan.give_up(10.0), ProxyFault)
