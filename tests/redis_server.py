@@ -27,18 +27,27 @@ class RedisServer:
 
     async def start(self) -> None:
         """Start it, at the port it had before if it had one; it takes connections when this returns."""
-        port = self.port or await _free_port()
+        while not await self._started(self.port or await _free_port()):
+            assert not self.port, "Redis has ended at once"  # else somebody else has just taken the port
+        self.client = Redis.from_url(self.url)
+
+    async def _started(self, port: int) -> bool:
         settings = {"port": str(port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": str(self._directory)}
         arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
         self._process = await asyncio.create_subprocess_exec(
             str(BINARY), *arguments, *self._options, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
+        told = b""
         async with asyncio.timeout(10):
-            while b"Ready to accept connections" not in (line := await self._process.stdout.readline()):
-                assert line, "Redis has ended at once"
-        self.port = port
-        self.client = Redis.from_url(self.url)
+            while line := await self._process.stdout.readline():
+                told += line
+                if b"Ready to accept connections" in line:
+                    self.port = port
+                    return True
+        assert b"Address already in use" in told, told.decode()
+        await self._process.wait()
+        return False
 
     def freeze(self) -> None:
         """It takes connections, and answers nothing."""

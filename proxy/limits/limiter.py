@@ -10,6 +10,7 @@ from proxy.limits.bucket import SOON, Bucket
 from proxy.limits.slots import Slots
 
 NEVER = float("inf")
+MOST_ASKS = 3  # for the fleet's share, by one call
 
 Tokens = Callable[[], int]  # a call's estimate, for who needs it
 
@@ -122,10 +123,8 @@ class Limiter:
 
     async def _hold(self, caller: str, tokens: Tokens, patience: float) -> Held | NoRoom:
         taken = self.take(tokens)
-        if isinstance(taken, Held):
-            return taken
-        if await self._has_asked():
-            taken = self.take(tokens)
+        if isinstance(taken, NoRoom):
+            taken = await self._ask(lambda: self.take(tokens), taken)
         slots = self.slots
         if isinstance(taken, Held) or taken.limit != "concurrent" or slots is None:
             return taken
@@ -145,8 +144,8 @@ class Limiter:
         taken: Held | NoRoom | None = None
         try:
             taken = self._charge(tokens)
-            if isinstance(taken, NoRoom) and await self._has_asked():
-                taken = self._charge(tokens)
+            if isinstance(taken, NoRoom):
+                taken = await self._ask(lambda: self._charge(tokens), taken)
             return taken
         finally:
             if not isinstance(taken, Held):
@@ -166,16 +165,21 @@ class Limiter:
         if self.requests is not None:
             self.requests.give(1, self._clock())
 
-    async def _has_asked(self) -> bool:
-        """Ask the fleet for more, if there is one, and wait for its answer."""
-        if self.share is None:
-            return False
-        answer = self.share.ask()
-        if answer is not None:
-            done, _ = await asyncio.wait([answer], timeout=self._share_seconds)
-            if not done:
-                self.share.late()
-        return True
+    async def _ask(self, take: Callable[[], Held | NoRoom], refusal: NoRoom) -> Held | NoRoom:
+        """Ask the fleet for more, if there is one, and take it; again where others were quicker and more is at hand."""
+        taken: Held | NoRoom = refusal
+        for _ in range(MOST_ASKS):
+            if self.share is None:
+                break
+            answer = self.share.ask()
+            if answer is not None:
+                done, _ = await asyncio.wait([answer], timeout=self._share_seconds)
+                if not done:
+                    self.share.late()
+            taken = take()
+            if isinstance(taken, Held) or taken.limit == "concurrent" or taken.wait > SOON:
+                break
+        return taken
 
     def _short(self, tokens: Tokens) -> NoRoom | None:
         now, found = self._clock(), None

@@ -19,8 +19,9 @@ Fleet = Callable[..., Awaitable[list[Sidecar]]]
 
 
 @pytest.fixture
-def fleet(start: Start, redis: RedisServer) -> Fleet:
+def fleet(start: Start, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """Starts sidecars that share an upstream's limits; nobody waits for a bucket to fill."""
+    monkeypatch.setattr("proxy.shared_state.PATIENCE_SECONDS", 10.0)
 
     async def started(count: int, **limits: Any) -> list[Sidecar]:
         patience = limits.pop("longest_wait_seconds", 0.001)
@@ -65,11 +66,16 @@ async def statuses(sidecars: list[Sidecar], count: int, **fields: Any) -> Counte
 async def test_requests_of_all_together(fleet: Fleet, simulator: Simulator) -> None:
     """Three processes with 30 requests a minute: of 90 at once 30 are sent, and the rest is told when to come back."""
     sidecars = await fleet(3, requests_per_minute=30)
+    began = asyncio.get_running_loop().time()
     counted = await statuses(sidecars, 90)
     assert counted == {200: simulator.report.calls, 429: 90 - simulator.report.calls}
-    assert 30 <= simulator.report.calls <= 31  # one comes back every 2 s
-    response = await sidecars[0].chat("gpt-4o-mini")
-    assert response.status == 429
+    come_back = (asyncio.get_running_loop().time() - began) / 2  # one every 2 s
+    assert 30 <= simulator.report.calls <= 31 + come_back
+    while True:
+        response = await sidecars[0].chat("gpt-4o-mini")
+        if response.status == 429:
+            break
+        assert response.status == 200  # one that has come back
     assert 1 <= int(response.headers["retry-after"]) <= 2
 
 
@@ -130,9 +136,10 @@ async def test_a_share_of_the_dead_goes_back(fleet: Fleet, redis: RedisServer) -
     """What a killed process held is there again when its lease is over, and not before."""
     (sidecar,) = await fleet(1, requests_per_minute=10)
     now = int((await redis.client.time())[0]) * 1000
-    await redis.client.hset(KEY, mapping={"level1": "1", "at": str(now), "share:dead": f"{now + 4_000} 9 0 0"})
+    await redis.client.hset(KEY, mapping={"level1": "1", "at": str(now), "share:dead": f"{now + 5_900} 9 0 0"})
     assert await statuses([sidecar], 5) == {200: 1, 429: 4}
     await redis.client.hset(KEY, "share:dead", f"{now} 9 0 0")
+    await share(sidecar)._errand.ask()  # by itself it would ask when its own rate promises more
     assert await statuses([sidecar], 5) == {200: 5}
     assert b"share:dead" not in await redis.client.hgetall(KEY)
 

@@ -10,6 +10,7 @@ from proxy.call import NoRoom
 from proxy.config import Limits
 from proxy.limits.limiter import Held, Limiter
 from tests.clock import Clock
+from tests.waiting import until
 
 LONG = 1e6
 
@@ -86,6 +87,40 @@ async def test_a_share_that_does_not_come(patience: float) -> None:
     assert share.delays == 1
     assert share.answer is not None
     assert not share.answer.done(), "others wait for it too"
+
+
+async def test_who_was_overtaken_asks_again() -> None:
+    """A call that finds its share gone to quicker ones is not refused where more is at hand."""
+    clock = Clock()
+    one = Limiter(Limits(requests_per_minute=60), clock, share_seconds=LONG)
+    bucket = one.requests
+    assert bucket is not None
+    bucket.lease(0.0, clock.now)
+    bucket.ready_at = clock.now
+    first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    one.share = share = Share(first)
+    task = await begun(one, 1)
+    first.set_result(None)  # the others have taken what came
+    share.answer = second = asyncio.get_running_loop().create_future()
+    await until(lambda: share.asked == 2)
+    bucket.lease(1.0, clock.now)
+    second.set_result(None)
+    held(await task)
+
+
+@pytest.mark.parametrize("wait", [0.0, 4.0])
+async def test_nobody_asks_for_ever(wait: float) -> None:
+    """Nor again, where the answer says that there is no more for now."""
+    clock = Clock()
+    one = Limiter(Limits(requests_per_minute=60), clock, share_seconds=LONG)
+    assert one.requests is not None
+    one.requests.lease(0.0, clock.now)
+    one.requests.ready_at = clock.now + wait
+    one.share = share = Share(asyncio.get_running_loop().create_future())
+    assert share.answer is not None
+    share.answer.set_result(None)
+    assert isinstance(await one.hold("a", ONE, LONG), NoRoom)
+    assert share.asked == (1 if wait else 3)
 
 
 async def test_who_is_cancelled_while_asking_wants_nothing_more() -> None:
