@@ -146,3 +146,27 @@ async def test_a_fleet_is_told_of_use() -> None:
     assert share.changes == 1
     hold.settle(None)
     assert share.changes == 2
+
+
+async def test_who_gets_a_place_asks_for_the_rest() -> None:
+    """A call that queued finds what it would have paid with gone, and asks for it; the place is kept meanwhile."""
+    clock = Clock()
+    one = Limiter(Limits(concurrent=1, queue=1, queue_seconds=3600, requests_per_minute=60), clock, share_seconds=LONG)
+    bucket, slots = one.requests, one.slots
+    assert bucket is not None
+    assert slots is not None
+    bucket.lease(2.0, clock.now)
+    bucket.ready_at = clock.now
+    one.share = share = Share(None)
+    first = held(one.take(ONE))
+    task = await begun(one, 1)
+    assert (slots.waiting, share.asked) == (1, 1)
+    bucket.lease(0.0, clock.now)
+    share.answer = more = asyncio.get_running_loop().create_future()
+    first.settle(None)
+    await until(lambda: share.asked == 2)
+    assert slots.in_use == 1
+    bucket.lease(1.0, clock.now)
+    more.set_result(None)
+    held(await task).settle(None)
+    assert slots.in_use == 0
