@@ -275,3 +275,30 @@ async def test_nothing_left_and_nobody_else(start: Start, simulator: Simulator) 
     check(head, body, "rate limit")
     assert 20 < int(head["retry-after"]) <= 30
     assert simulator.report.calls == 1
+
+
+async def test_embeddings_count_too(start: Start, simulator: Simulator) -> None:
+    """They hold a place, are charged what they used, and go elsewhere when tokens or places are used up."""
+    targets = [{"upstream": "openai", "model": "text-embedding-3-small"}, {"upstream": "ollama", "model": "nomic"}]
+    sidecar = await limited(start, *targets, tokens_per_minute=1_000, concurrent=1)
+    clock = turned_by_hand(sidecar)
+    client = sidecar.openai().embeddings.with_raw_response
+
+    async def embedded_by(text: str) -> tuple[str, int]:
+        answer = await client.create(model="any", input=text)
+        return answer.headers["x-octet-upstream"], answer.parse().usage.total_tokens
+
+    long = "word " * 700  # some 900 tokens by our estimate
+    upstream, used = await embedded_by(long)
+    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    left = limiter.describe()
+    assert (upstream, left["tokens_per_minute"]["left"]) == ("openai", 1_000 - used)
+    assert left["concurrent"]["in_use"] == 0
+    assert (await embedded_by(long))[0] == "ollama", "no tokens are left for it"
+    clock.now += 60
+    simulator.script("openai", STALLED)
+    stalled = asyncio.create_task(embedded_by("one"))
+    await simulator.report.wait_for(lambda report: report.dialects["openai"].open_calls == 1)
+    assert (await embedded_by("two"))[0] == "ollama", "the place is taken"
+    stalled.cancel()
+    await asyncio.wait([stalled])
