@@ -111,6 +111,8 @@ class SharedState:
                 self._set(False, error)
             else:
                 self._set(True, None)
+                for key in self._unwilling & self._heard.keys():  # whether it is willing now
+                    self._heard[key]()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _listen(self) -> None:

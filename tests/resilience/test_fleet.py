@@ -282,10 +282,12 @@ async def test_a_hold_outlives_an_emptied_redis(fleet: Fleet, redis: RedisServer
 
 
 async def test_a_redis_that_will_not_is_told_and_heals(
-    fleet: Fleet, redis: RedisServer, caplog: pytest.LogCaptureFixture
+    fleet: Fleet, redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`octet_redis_up` is 0 meanwhile, and each time there is one warning, and one line when it is well again."""
+    """`octet_redis_up` is 0 meanwhile; there is one warning, and without any call one line when it is well again."""
+    monkeypatch.setattr("proxy.shared_state.LOOK_SECONDS", 0.01)
     (sidecar,) = await fleet(1)
+    shared: Any = sidecar.app.upstreams._shared
     caplog.set_level("INFO", "octet")
     for times in (1, 2):
         await redis.client.config_set("maxmemory", "1")
@@ -293,7 +295,7 @@ async def test_a_redis_that_will_not_is_told_and_heals(
         await link(sidecar)._errand.ask()
         assert await sidecar.metric("octet_redis_up") == 0
         await redis.client.config_set("maxmemory", "0")
-        await link(sidecar)._errand.ask()
+        await until(lambda: shared._well)
         assert await sidecar.metric("octet_redis_up") == 1
         assert caplog.text.count("will not do what it is asked") == times
         assert caplog.text.count("Redis is there") == times
