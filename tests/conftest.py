@@ -17,6 +17,7 @@ from proxy.config.load import build
 from proxy.config.source import Document
 from proxy.providers import traits
 from proxy.simulator import Simulator
+from proxy.simulator.report import SeenRequest
 from proxy.telemetry import LineWriter
 from tests.redis_server import RedisServer
 
@@ -118,6 +119,11 @@ async def simulator() -> AsyncIterator[Simulator]:
     """Simulated upstreams, nothing scripted."""
     async with Simulator() as running:
         yield running
+
+
+def last_call(simulator: Simulator) -> SeenRequest:
+    """The last call that arrived; not a look at the models, which comes whenever it comes."""
+    return next(request for request in reversed(simulator.report.requests) if request.method == "POST")
 
 
 def config_for(simulator: Simulator, tree: Mapping[str, Any]) -> Config:

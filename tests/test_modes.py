@@ -10,7 +10,7 @@ import pytest
 
 from proxy.call import Json
 from proxy.simulator import Behaviour, Simulator
-from tests.conftest import Sidecar, Start
+from tests.conftest import Sidecar, Start, last_call
 from tests.strict import check_chunks, check_completion, read_events
 
 TEXT = "Grüße aus Bergen 🌊, bis bald"
@@ -189,7 +189,7 @@ async def test_models_families_refusals_are_cured(sidecar: Sidecar, simulator: S
     response = await sidecar.chat("openai/o3-mini", max_tokens=50)
     assert response.status == 200
     assert response.headers["x-octet-attempts"] == "1"
-    sent = json.loads(simulator.report.requests[-1].body)
+    sent = json.loads(last_call(simulator).body)
     assert (sent.get("max_tokens"), sent["max_completion_tokens"]) == (None, 50)
 
 
@@ -206,7 +206,7 @@ async def test_parameters_that_a_family_refuses(start: Start, simulator: Simulat
     assert response.status == 200
     assert response.headers["x-octet-dropped"] == "temperature, top_p"
     await response.read()
-    sent = json.loads(simulator.report.requests[-1].body)
+    sent = json.loads(last_call(simulator).body)
     assert sent["seed"] == 1
     assert not {"temperature", "top_p"} & sent.keys()
 

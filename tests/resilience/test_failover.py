@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.simulator import Behaviour, Simulator
-from tests.conftest import Sidecar, Start
+from tests.conftest import Sidecar, Start, last_call
 
 CHAIN = [
     {
@@ -113,7 +113,7 @@ async def test_the_callers_own_key(start: Start, simulator: Simulator) -> None:
     theirs = {"authorization": "Bearer sk-theirs", "openai-organization": "org-1", "x-other": "secret", "cookie": "a=b"}
     async with sidecar.http.post(url, json=body, headers=theirs) as response:
         assert response.status == 200
-    seen = simulator.report.requests[-1].headers
+    seen = last_call(simulator).headers
     assert seen["authorization"] == "Bearer sk-theirs"
     assert seen["openai-organization"] == "org-1"
     assert not {"x-other", "cookie"} & set(seen)
@@ -143,7 +143,7 @@ async def test_what_travels_upstream(start: Start, simulator: Simulator) -> None
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
     async with sidecar.http.post(f"{sidecar.url}/v1/chat/completions", json=body, headers=sent) as response:
         assert response.status == 200
-    seen = simulator.report.requests[-1]
+    seen = last_call(simulator)
     assert seen.query == "api-version=2026-05-01"
     assert seen.headers["api-key"] == "sk-ours"
     assert seen.headers["x-team"] == "search"
