@@ -167,15 +167,16 @@ class Limiter:
 
     async def _ask(self, take: Callable[[], Held | NoRoom], refusal: NoRoom) -> Held | NoRoom:
         """Ask the fleet for more, if there is one, and take it; again where others were quicker and more is at hand."""
+        share = self.share
+        if share is None:
+            return refusal
         taken: Held | NoRoom = refusal
         for _ in range(MOST_ASKS):
-            if self.share is None:
-                break
-            answer = self.share.ask()
+            answer = share.ask()
             if answer is not None:
                 done, _ = await asyncio.wait([answer], timeout=self._share_seconds)
                 if not done:
-                    self.share.late()
+                    share.late()
             taken = take()
             if isinstance(taken, Held) or taken.limit == "concurrent" or taken.wait > SOON:
                 break
