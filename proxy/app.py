@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from proxy.admission.auth import Auth
+from proxy.cache.answers import Answers
 from proxy.call import Json
 from proxy.config import Address, Config
 from proxy.edge.admin import AdminEndpoints
@@ -20,7 +21,7 @@ from proxy.edge.endpoints import DataEndpoints, model_object
 from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
 from proxy.pipeline import Pipeline, Snapshot
-from proxy.resilience.attempts import Means
+from proxy.resilience.means import Means
 from proxy.resources import Resources
 from proxy.routing import Router
 from proxy.telemetry import LagWatch, LineWriter, Telemetry
@@ -68,7 +69,10 @@ class App:
         self._resources = resources = Resources(config, self._telemetry)
         await resources.build(router, via)
         means = Means(resources.standings, self._telemetry, random.random)
-        snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, via)
+        answers = None
+        if resources.tiers is not None:
+            answers = Answers(config, resources.tiers, resources.flights, self._telemetry, means.clock)
+        snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, answers, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
         self._model_lists = ModelLists(resources.endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
@@ -196,6 +200,7 @@ class App:
             await server.shutdown(0.5)
         await self._model_lists.close()
         self._lag.stop()
+        await self.pipeline.close()
         await self._resources.close()
         self._lines.close()
         _remove_sockets(self.addresses)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 Json = dict[str, Any]
+NEVER = float("inf")
 Operation = Literal["chat", "completions", "embeddings"]
 
 
@@ -60,6 +61,28 @@ class Call(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Call({self.id!r}, {self.model!r}, {self.caller!r})"  # nor are prompts
+
+
+class Deadline(NamedTuple):
+    """The bounds of one call.
+
+    Args:
+        whole: when it must be over.
+        content: when a stream must have content.
+        gap: seconds that may lie between the bytes of a stream.
+    """
+
+    whole: float = NEVER
+    content: float = NEVER
+    gap: float = NEVER
+
+
+UNBOUNDED = Deadline()
+
+
+def longest(one: Deadline, other: Deadline) -> Deadline:
+    """What bounds a call that serves two."""
+    return Deadline(*map(max, one, other))
 
 
 class Facts(msgspec.Struct):

@@ -8,19 +8,36 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
+from proxy.cache.answers import Answers
+from proxy.cache.control import control_of
+from proxy.cache.passage import Passage
 from proxy.call import Call, Operation, header_values
 from proxy.config import Config
-from proxy.errors import CallerError, LimitReached, LoopDetected, ProxyError, ProxyFault, RequestRefused, UpstreamError
+from proxy.errors import (
+    CallerError,
+    LimitReached,
+    LoopDetected,
+    NotKept,
+    ProxyError,
+    ProxyFault,
+    RequestRefused,
+    UpstreamError,
+)
 from proxy.limits.callers import CallerLimits
-from proxy.openai_format.estimate import Estimate
-from proxy.resilience.attempts import Means, Walk
+from proxy.openai_format.estimate import NOTHING, Estimate
+from proxy.providers.seam import Route
+from proxy.renewal import Renewals
+from proxy.reply import Reply
+from proxy.resilience.attempts import Walk
 from proxy.resilience.deadline import deadline_of
-from proxy.resilience.reply import Reply
+from proxy.resilience.means import Means
 from proxy.routing import Router
 from proxy.telemetry import CallRecord, Telemetry
 
@@ -36,6 +53,7 @@ class Snapshot:
     router: Router
     means: Means
     callers: CallerLimits
+    answers: Answers | None
     via: str
 
 
@@ -58,6 +76,14 @@ class Answer(Protocol):
         """Tell the caller that there is no (further) reply."""
         ...
 
+    def share(self, leave: Callable[[], bool] | None) -> None:
+        """Others wait for the same reply: when the caller goes, `leave` says whether the call goes on for them."""
+        ...
+
+    def dismiss(self, error: ProxyError, record: CallRecord) -> None:
+        """Tell the caller at once that there is no (further) reply; the call goes on for others."""
+        ...
+
 
 class Pipeline:
     """Serves calls under one snapshot."""
@@ -66,6 +92,11 @@ class Pipeline:
         self.snapshot = snapshot
         self._telemetry = telemetry
         self._chance = chance
+        self._renewals = Renewals()
+
+    async def close(self) -> None:
+        """Stop what goes on behind callers' backs."""
+        await self._renewals.close()
 
     async def serve(
         self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation = "chat"
@@ -78,7 +109,7 @@ class Pipeline:
         """
         try:
             await self._serve(headers, answer, record, operation)
-            record.outcome = "ok"
+            record.outcome = record.outcome or "ok"  # a caller may have gone whose call went on for others
         except ProxyError as error:
             _note(record, error)
             if isinstance(error, ProxyFault) and error.__cause__ is not None:
@@ -130,13 +161,35 @@ class Pipeline:
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
         tokens = Estimate(call)
         walk = Walk(call, route, snapshot.means, deadline, tokens, record)
-        room = snapshot.callers.room(call, record, deadline.whole, tokens)
+        passage = self._passage(call, route, record)
+        if passage is None:
+            way: AbstractAsyncContextManager[Reply] = walk
+            room = snapshot.callers.room(call, record, deadline.whole, tokens)
+        else:
+            found = passage.look() or await passage.fetch()
+            way = passage.around(walk, deadline, answer)
+            room = snapshot.callers.room(call, record, deadline.whole, NOTHING if found else tokens)
         if room is None:
-            async with walk as reply:
+            async with way as reply:
                 await answer.deliver(reply, record)
         else:
-            async with room, walk as reply:
+            async with room, way as reply:
                 await answer.deliver(reply, record)
+
+    def _passage(self, call: Call, route: Route, record: CallRecord) -> Passage | None:
+        """The call's way through the cache; None when the cache has nothing to do with it."""
+        answers = self.snapshot.answers
+        if answers is not None and route.cache is not None:
+            question = answers.question(call, route, record)
+            if question is not None:
+                return Passage(answers, question, self._renew)
+        if "cache-control" in call.headers and control_of(call.headers["cache-control"]).only_kept:
+            raise NotKept("this call has no kept answer, and wants no other (only-if-cached)")
+        return None
+
+    def _renew(self, call: Call, done: Callable[[], object]) -> None:
+        """Ask again, behind the caller's back, what was answered with what is past its time."""
+        self._renewals.begin(call, partial(self.serve, operation=call.operation), done)
 
 
 def _keep_on() -> None:

@@ -117,7 +117,9 @@ class _Rule:
         rule = self._rule
         targets = tuple(self.order(model, chance))
         first = len(rule.targets)
-        return Route(self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds)
+        return Route(
+            self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds, rule.cache
+        )
 
     def targets_of(self, upstream: str) -> Iterator[TargetRule]:
         return (target for target in (*self._rule.targets, *self._rule.fallback) if target.upstream == upstream)

@@ -21,11 +21,12 @@ LEVELS = (
     {"resources"},
     {"edge"},
     {"pipeline"},
-    {"admission", "limits", "routing", "resilience", "upstream"},
+    {"admission", "limits", "routing", "cache", "resilience", "upstream", "renewal"},
     {"providers"},
     {"telemetry", "shared_state"},
     {"config"},
-    {"openai_format", "framing"},
+    {"openai_format"},
+    {"framing", "reply"},
     {"call", "errors"},
     {"__init__"},
 )
@@ -133,7 +134,7 @@ def test_only_credentials_read_secrets() -> None:
         "proxy/upstream/credentials.py",
         "proxy/admission/auth.py",
         "proxy/config/values.py",
-        "proxy/shared_state.py",
+        "proxy/shared_state/connect.py",
     }
 
 

@@ -1,5 +1,6 @@
 """YAML -> Config: strict, immutable, every mistake with its place."""
 
+from proxy.config.caching import Cache, Price, RedisTier, RouteCache
 from proxy.config.globs import Globs, is_glob
 from proxy.config.load import load, load_environment
 from proxy.config.mistakes import ConfigError, Mistake
@@ -17,12 +18,14 @@ from proxy.config.model import (
     Wire,
 )
 from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
+from proxy.config.redis_url import RedisPlace, parse_redis_url
 from proxy.config.schema import json_schema
 from proxy.config.section import Section
 from proxy.config.values import Address, parse_address
 
 __all__ = [
     "Address",
+    "Cache",
     "CallerKey",
     "Circuit",
     "Config",
@@ -33,10 +36,14 @@ __all__ = [
     "Limits",
     "Match",
     "Mistake",
+    "Price",
     "ProviderTraits",
     "Redis",
+    "RedisPlace",
+    "RedisTier",
     "Refusal",
     "Retry",
+    "RouteCache",
     "RouteRule",
     "Section",
     "Server",
@@ -50,4 +57,5 @@ __all__ = [
     "load",
     "load_environment",
     "parse_address",
+    "parse_redis_url",
 ]

@@ -11,22 +11,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from proxy.config.checks_caching import check_caching
 from proxy.config.mistakes import Path, nearest
 from proxy.config.model import Providers, ProviderTraits, Server, wires_for
 from proxy.config.protection import Circuit
-from proxy.config.source import Document
+from proxy.config.source import Document, listing, mapping
 
 
 def check_references(document: Document, providers: Providers) -> None:
     """Note every reference that leads nowhere and every rule that cannot be reached."""
     tree = document.data if isinstance(document.data, dict) else {}
-    upstreams = _mapping(tree.get("upstreams"))
+    upstreams = mapping(tree.get("upstreams"))
     if "upstreams" in tree and not upstreams:
         document.mistake(("upstreams",), "must name at least one upstream")
     for name, upstream in upstreams.items():
-        _check_upstream(document, _mapping(upstream), ("upstreams", name), providers)
-    routes = [_mapping(route) for route in _list(tree.get("routes"))]
-    callers = [_mapping(caller) for caller in _list(_mapping(tree.get("server")).get("callers"))]
+        _check_upstream(document, mapping(upstream), ("upstreams", name), providers)
+    routes = [mapping(route) for route in listing(tree.get("routes"))]
+    callers = [mapping(caller) for caller in listing(mapping(tree.get("server")).get("callers"))]
     names = [caller["name"] for caller in callers if isinstance(caller.get("name"), str)]
     for index, route in enumerate(routes):
         _check_route(document, route, ("routes", index), upstreams, names)
@@ -34,7 +35,8 @@ def check_references(document: Document, providers: Providers) -> None:
     _check_unique(document, callers, ("server", "callers"), "name")
     _check_unique(document, callers, ("server", "callers"), "key")
     _check_reachable(document, routes)
-    _check_bounds(document, _mapping(tree.get("server")))
+    _check_bounds(document, mapping(tree.get("server")))
+    check_caching(document, tree)
 
 
 def _check_bounds(document: Document, server: dict[str, Any]) -> None:
@@ -58,7 +60,7 @@ def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, pr
     if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
         document.mistake((*path, "credential"), "with credential: caller no key of ours is used; remove the key")
     _check_files(document, upstream, path)
-    _check_circuit(document, _mapping(upstream.get("circuit")), (*path, "circuit"))
+    _check_circuit(document, mapping(upstream.get("circuit")), (*path, "circuit"))
     traits = providers.get(provider) if isinstance(provider, str) else None
     if traits is None:
         return
@@ -95,7 +97,7 @@ def _check_settings(document: Document, upstream: dict[str, Any], path: Path, tr
 
 
 def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> None:
-    tls = _mapping(upstream.get("tls"))
+    tls = mapping(upstream.get("tls"))
     files: dict[Path, Any] = {("api_key_file",): upstream.get("api_key_file")}
     files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
     for place, file in files.items():
@@ -145,9 +147,9 @@ def _check_route(
         document.mistake((*path, "fallback_on"), "does nothing without fallback targets")
     if route.get("hedge") is not None and len(list(_targets(route))) == 1:
         document.mistake((*path, "hedge"), "does nothing: there is no second target")
-    wanted = _mapping(route.get("match")).get("caller", [])
+    wanted = mapping(route.get("match")).get("caller", [])
     here = (*path, "match", "caller")
-    named = {here: wanted} if isinstance(wanted, str) else {(*here, i): name for i, name in enumerate(_list(wanted))}
+    named = {here: wanted} if isinstance(wanted, str) else {(*here, i): name for i, name in enumerate(listing(wanted))}
     for place, caller in named.items():
         if isinstance(caller, str) and caller not in callers:
             _unknown(document, place, caller, callers)
@@ -161,8 +163,8 @@ def _unknown(document: Document, path: Path, name: str, known: Collection[str]) 
 
 def _targets(route: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
     for group in ("targets", "fallback"):
-        for index, target in enumerate(_list(route.get(group))):
-            yield (group, index), _mapping(target)
+        for index, target in enumerate(listing(route.get(group))):
+            yield (group, index), mapping(target)
 
 
 def _check_unique(document: Document, items: list[dict[str, Any]], path: Path, key: str) -> None:
@@ -177,7 +179,7 @@ def _check_reachable(document: Document, routes: list[dict[str, Any]]) -> None:
     broken = {mistake.path[1] for mistake in document.mistakes if len(mistake.path) > 1 and mistake.path[0] == "routes"}
     for index, route in enumerate(routes):
         for earlier, other in enumerate(routes[:index]):
-            if not broken & {index, earlier} and _covers(_mapping(other.get("match")), _mapping(route.get("match"))):
+            if not broken & {index, earlier} and _covers(mapping(other.get("match")), mapping(route.get("match"))):
                 document.mistake(("routes", index), f"can never match: routes[{earlier}] takes all its calls first")
                 break
 
@@ -191,8 +193,8 @@ def _covers(first: dict[str, Any], second: dict[str, Any]) -> bool:
             ):
                 return False
         elif key == "headers":
-            narrower = {name.lower(): value for name, value in _mapping(second.get(key)).items()}
-            if any(narrower.get(name.lower()) != value for name, value in _mapping(wanted).items()):
+            narrower = {name.lower(): value for name, value in mapping(second.get(key)).items()}
+            if any(narrower.get(name.lower()) != value for name, value in mapping(wanted).items()):
                 return False
         elif key == "caller":
             if not second.get(key) or not set(_words(second[key])) <= set(_words(wanted)):
@@ -210,12 +212,4 @@ def _glob_covers(glob: str, other: str) -> bool:
 
 
 def _words(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [word for word in _list(value) if isinstance(word, str)]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return [value] if isinstance(value, str) else [word for word in listing(value) if isinstance(word, str)]

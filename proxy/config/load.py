@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
+from proxy.config.caching import Cache
 from proxy.config.checks import check_references
 from proxy.config.mistakes import ConfigError
 from proxy.config.model import Config, Providers, Upstream, wires_for
@@ -72,7 +73,17 @@ def build(document: Document, providers: Providers) -> Config:
         route.model_copy(update={"name": route.name or _free_name(f"route-{number}", taken)})
         for number, route in enumerate(config.routes, 1)
     )
-    return config.model_copy(update={"upstreams": upstreams, "routes": routes})
+    return config.model_copy(update={"upstreams": upstreams, "routes": routes, "cache": _place(config)})
+
+
+def _place(config: Config) -> Cache:
+    """The cache's Redis, where it is said to be, or where all state is shared; with an empty address there is none."""
+    cache, tier = config.cache, config.cache.redis
+    if tier is None:
+        return cache
+    url = tier.url if tier.url is not None or config.redis is None else config.redis.url
+    placed = tier.model_copy(update={"url": url}) if url is not None and len(url) else None
+    return cache.model_copy(update={"redis": placed})
 
 
 def _free_name(name: str, taken: set[str]) -> str:

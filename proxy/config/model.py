@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from proxy.config.caching import Cache, OptionalRouteCache, Price
 from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
 from proxy.config.section import Section
 from proxy.config.values import (
@@ -124,6 +125,8 @@ class Upstream(Section):
     limits: Limits = Limits()
     circuit: Circuit = Circuit()
     health_check: HealthCheck | None = None
+    prices: dict[str, Price] = {}
+    """By globs of the upstream's model names; the first that fits counts."""
     list_models: bool | None = None
     """Whether /v1/models shows the upstream's own list. Default: the provider's."""
     max_frame_bytes: Bytes = 8 * 1024**2
@@ -168,6 +171,7 @@ class RouteRule(Section):
     """Refusals after which `fallback` is tried too: context (the conversation is too long), policy."""
     retry: Retry = Retry()
     hedge: Hedge | None = None
+    cache: OptionalRouteCache = None
     total_seconds: Seconds | None = None
     """Bounds a whole call, all its attempts together. Default: no bound but the attempts' own."""
     list: Patterns = ()
@@ -181,6 +185,7 @@ class Config(Section):
     upstreams: dict[Name, Upstream]
     routes: Annotated[tuple[RouteRule, ...], Field(strict=False)] = ()
     redis: Redis | None = None
+    cache: Cache = Cache()
 
 
 @dataclass(frozen=True, slots=True)

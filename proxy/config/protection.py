@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from proxy.config.section import Section
-from proxy.config.values import RedisUrl, Seconds
+from proxy.config.values import Namespace, RedisUrl, Seconds
 
 Refusal = Literal["context", "policy"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -89,8 +89,8 @@ class Redis(Section):
     """Where several sidecars share the state of circuits and limits. No call waits for it but when a share is empty."""
 
     url: RedisUrl
-    """redis://[[user]:password@]host:6379/0, rediss://... or unix:///path"""
+    """redis://[[user]:password@]host:6379/0, rediss://..., unix:///path or redis+sentinel://host:26379,.../service"""
     timeout_seconds: Annotated[float, Field(gt=0, le=5)] = 0.05
     """How long a call may wait for a share of a limit, once, before it goes by its own count."""
-    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "octet"
+    namespace: Namespace = "octet"
     """Begins every key; sidecars that share state have the same one."""

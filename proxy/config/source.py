@@ -178,3 +178,13 @@ def resolve(text: str) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A value that should be a mapping; empty when it is none, which is told elsewhere."""
+    return value if isinstance(value, dict) else {}
+
+
+def listing(value: Any) -> list[Any]:
+    """The same for a list."""
+    return value if isinstance(value, list) else []

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
+from proxy.config.redis_url import parse_redis_url
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -104,18 +106,18 @@ def _check_secret(value: SecretStr) -> SecretStr:
 
 def _check_redis_url(value: SecretStr) -> SecretStr:
     """It may hold a password, so it is shown nowhere."""
+    place = parse_redis_url(value.get_secret_value())
+    if place.kind == "cluster":
+        raise ValueError(
+            "circuits and limits are shared through one server, or sentinels; a cluster is for cache.redis"
+        )
+    return SecretStr(value.get_secret_value().strip())
+
+
+def _check_cache_url(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
-    parts = urlsplit(text)
-    try:
-        sane = parts.port != 0 and text.isprintable() and " " not in text
-    except ValueError:
-        sane = False
-    is_unix = parts.scheme == "unix"
-    place = parts.path if is_unix else parts.hostname
-    sane = sane and not parts.fragment and re.fullmatch(r"(db=\d{1,5})?", parts.query) is not None
-    sane = sane and (is_unix or re.fullmatch(r"/?\d{0,5}", parts.path) is not None)
-    if parts.scheme not in ("redis", "rediss", "unix") or not place or not sane:
-        raise ValueError("write a URL such as redis://host:6379/0, rediss://host:6379 or unix:///run/redis.sock")
+    if text:
+        parse_redis_url(text)
     return SecretStr(text)
 
 
@@ -146,4 +148,6 @@ HeaderName = Annotated[str, AfterValidator(_check_header)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+CacheUrl = Annotated[SecretStr, AfterValidator(_check_cache_url)]

@@ -1,6 +1,8 @@
 """The answer to one call: a whole one, or a stream that bytes are pushed into."""
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, cast
 
 from aiohttp import web
 
@@ -9,9 +11,9 @@ from proxy.config import Server
 from proxy.edge.body import Buffered, Share, read_body
 from proxy.edge.render import JSON_TYPE, call_lines, error_response
 from proxy.edge.stream import CallerStream
-from proxy.edge.written import Listener, Response, Written
+from proxy.edge.written import Connection, Listener, Response, Written
 from proxy.errors import ProxyError
-from proxy.resilience.reply import Reply, StreamReply
+from proxy.reply import Reply, Stream, WholeReply
 from proxy.telemetry import CallRecord, Telemetry
 
 _JSON = f"content-type: {JSON_TYPE}\r\n"
@@ -42,6 +44,27 @@ class CallAnswer:
         self._listener = listener
         self._share = Share(buffered, server.max_buffered_bytes)
         self._stream: CallerStream | None = None
+        self._connection = cast(Connection, request.protocol)
+        self._gone = False  # the caller is, and the call goes on
+
+    def share(self, leave: Callable[[], bool] | None) -> None:
+        """Ask `leave` when the caller goes: True, and this call goes on for others."""
+        self._connection.when_lost = None if leave is None else partial(self._left, leave)
+
+    def _left(self, leave: Callable[[], bool]) -> bool:
+        self._gone = leave()
+        return self._gone
+
+    def dismiss(self, error: ProxyError, record: CallRecord) -> None:
+        """Tell the caller at once that it gets nothing more, and close the connection."""
+        self._gone = True
+        if self._stream is not None and self._stream.is_open:
+            self._stream.break_off(error)
+        else:
+            written = self._written()
+            written.send(written.failure(error_response(error, record)))
+        if self._connection.transport is not None:
+            self._connection.transport.close()
 
     async def body(self) -> bytes:
         return await read_body(self._request, self._server, self._share)
@@ -59,8 +82,11 @@ class CallAnswer:
         return Written(self._request, self._listener, self._server.send_timeout_seconds)
 
     async def deliver(self, reply: Reply, record: CallRecord) -> None:
+        if self._gone:
+            self.response = self._written()
+            return
         record.status = 200
-        if isinstance(reply, StreamReply):
+        if not isinstance(reply, WholeReply):
             await self._deliver_stream(reply, record)
             return
         written, lines = self._written(), self._listener.lines(self._request)
@@ -68,7 +94,7 @@ class CallAnswer:
         if written.send(written.head(f"{_JSON}{lines}{call_lines(record, reply)}", len(reply.body)) + reply.body):
             await written.drained()
 
-    async def _deliver_stream(self, reply: StreamReply, record: CallRecord) -> None:
+    async def _deliver_stream(self, reply: Stream, record: CallRecord) -> None:
         stream = self._stream
         if stream is None:
             raise RuntimeError("a stream was not expected")
@@ -84,6 +110,9 @@ class CallAnswer:
             self._telemetry.watched.open_streams -= 1
 
     async def fail(self, error: ProxyError, record: CallRecord) -> None:
+        if self._gone:
+            self.response = self._written()
+            return
         stream = self._stream
         if stream is not None and stream.is_open:
             record.status = 200
@@ -99,6 +128,7 @@ class CallAnswer:
 
     def close(self) -> None:
         """Nothing is sent, or held, any more."""
+        self._connection.when_lost = None
         self._share.give_back()
         if self._stream is not None:
             self._stream.close()

@@ -13,7 +13,7 @@ from aiohttp import web
 from proxy.errors import Limited, Overloaded, ProxyError
 from proxy.openai_format.encoding import encode, encode_event
 from proxy.openai_format.errors import error_object
-from proxy.resilience.reply import Reply
+from proxy.reply import Reply
 from proxy.telemetry import CallRecord
 
 JSON_TYPE = "application/json"
@@ -35,10 +35,12 @@ def request_id(headers: Mapping[str, str]) -> str:
 def call_lines(record: CallRecord, reply: Reply) -> str:
     """The headers of a reply, as they are written: where it came from, and what the upstream says of its limits."""
     lines = [
-        _where(record.route, record.upstream, record.model),
+        _where(record.route, record.upstream, record.model, record.cache),
         f"x-request-id: {record.request_id}\r\nx-octet-attempts: {record.attempts}\r\n",
         f"server-timing: {_timing(record)}\r\n",
     ]
+    if record.age is not None:
+        lines.append(f"age: {record.age}\r\n")
     if reply.dropped:
         lines.append(f"x-octet-dropped: {names(reply.dropped)}\r\n")
     for name, value in reply.headers.items():
@@ -52,10 +54,10 @@ def call_lines(record: CallRecord, reply: Reply) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _where(route: str, upstream: str, model: str) -> str:
+def _where(route: str, upstream: str, model: str, cache: str) -> str:
     return (
         f"x-octet-route: {route}\r\nx-octet-upstream: {upstream}\r\nx-octet-model: {sane(model)}\r\n"
-        "x-octet-cache: bypass\r\n"
+        f"x-octet-cache: {cache}\r\n"
     )
 
 
@@ -95,7 +97,8 @@ def error_headers(error: ProxyError, record: CallRecord) -> dict[str, str]:
             headers[f"x-octet-{name}"] = value
     if record.attempts:
         headers["x-octet-attempts"] = str(record.attempts)
-        headers["x-octet-cache"] = "bypass"
+    if record.route:
+        headers["x-octet-cache"] = record.cache
     if record.dropped:
         headers["x-octet-dropped"] = names(record.dropped)
     if record.upstream_request_id and _is_value(record.upstream_request_id):

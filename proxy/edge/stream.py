@@ -7,7 +7,7 @@ from proxy.edge.render import error_event
 from proxy.edge.written import LAST_CHUNK, Written
 from proxy.errors import ProxyError
 from proxy.openai_format.encoding import KEEP_ALIVE
-from proxy.resilience.reply import StreamReply
+from proxy.reply import Stream
 from proxy.telemetry import CallRecord
 
 # Source: reference/upstreams.md §12.2; x-accel-buffering as nginx documents it.
@@ -32,7 +32,7 @@ class CallerStream:
         self._request_id = request_id
         self._head = b""  # not sent yet
         self._ended = False
-        self._source: StreamReply | None = None
+        self._source: Stream | None = None
         self._waiting: asyncio.Task[None] | None = None  # for a slow reader
         self._silence = keep_alive_seconds
         self._last = self._loop.time()
@@ -51,7 +51,7 @@ class CallerStream:
         self._chunked = self.written.chunked
         self.is_open = True
 
-    def follow(self, source: StreamReply) -> None:
+    def follow(self, source: Stream) -> None:
         """Have the source push at us; the head goes out even when there is nothing to show yet."""
         self._source = source
         self._connection.when_full = self._wait
@@ -98,7 +98,7 @@ class CallerStream:
             self._source.pause()
             self._waiting = self._loop.create_task(self._resume_when_drained(self._source))
 
-    async def _resume_when_drained(self, source: StreamReply) -> None:
+    async def _resume_when_drained(self, source: Stream) -> None:
         try:
             await self.written.drained()
         except ConnectionError:  # the caller has gone: the call is being cancelled

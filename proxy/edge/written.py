@@ -23,12 +23,14 @@ class Connection(RequestHandler):
     Waiting for room is its own affair: a wait of aiohttp's that is given up spoils the next one.
     """
 
-    __slots__ = ("_room", "full", "when_full")
+    __slots__ = ("_room", "full", "when_full", "when_lost")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
         self.full = False
         self.when_full: Callable[[], None] | None = None
+        self.when_lost: Callable[[], bool] | None = None
+        """Asked when the caller has gone: True, and the handler goes on for others."""
         self._room: asyncio.Future[None] | None = None  # done when there is room again, or nobody left
 
     async def drained(self, patience: float) -> None:
@@ -55,6 +57,8 @@ class Connection(RequestHandler):
             self._room = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self.when_lost is not None and self.when_lost():
+            self._task_handler = None  # or it would be cancelled
         super().connection_lost(exc)
         self._tell()
 
@@ -145,6 +149,16 @@ class Written:
         self._request.writer.output_size = 1  # or aiohttp would answer a failure in the middle of this answer
         version = "1.1" if self._modern else "1.0"
         return f"HTTP/{version} 200 OK\r\ndate: {_dates.now()}\r\n{lines}{body}\r\n".encode("latin-1")
+
+    def failure(self, response: web.Response) -> bytes:
+        """An error as it is written at once; the connection ends with it."""
+        self.keep_alive = False
+        self._request.writer.output_size = 1
+        headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        body = response.body if isinstance(response.body, bytes) else b""
+        version = "1.1" if self._modern else "1.0"
+        head = f"HTTP/{version} {response.status} {response.reason}\r\ndate: {_dates.now()}\r\n{headers}"
+        return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode("latin-1") + body
 
     def send(self, data: bytes) -> bool:
         """Hand bytes to the connection; whether it is full. To a caller who has gone nothing is sent."""

@@ -11,6 +11,8 @@
     │   ├── ReadTimeout            408  the body did not arrive in time
     │   ├── BodyTooLarge           413
     │   ├── UnsupportedMedia       415
+    │   ├── NotKept                504  only a kept answer was wanted
+    │   ├── SlowReader             408  of a stream that others share
     │   ├── LimitReached           429  a limit of ours, the caller's or of every upstream
     │   └── LoopDetected           508  the call has passed here before
     ├── UpstreamError              a provider failed; the next target may do better
@@ -55,7 +57,9 @@ from proxy.errors.caller import (
     LoopDetected,
     MethodNotAllowed,
     NotFound,
+    NotKept,
     ReadTimeout,
+    SlowReader,
     Unauthenticated,
     UnsupportedMedia,
     UnsupportedParameter,
@@ -102,6 +106,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelMissing",
     "NotFound",
+    "NotKept",
     "Overloaded",
     "PaidOut",
     "PermissionRefused",
@@ -110,6 +115,7 @@ __all__ = [
     "ProxyFault",
     "ReadTimeout",
     "RequestRefused",
+    "SlowReader",
     "Stopping",
     "TooSlow",
     "Unauthenticated",

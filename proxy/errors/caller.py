@@ -81,6 +81,25 @@ class LoopDetected(CallerError):
     own_headers: ClassVar[dict[str, str]] = NO_RETRY
 
 
+class NotKept(CallerError):
+    """The call wants a kept answer (`cache-control: only-if-cached`), and there is none.
+
+    Source: RFC 9111 §5.2.1.7.
+    """
+
+    status = 504
+    code = "not_cached"
+
+
+class SlowReader(CallerError):
+    """The caller read a stream too slowly that it shared with others."""
+
+    status = 408
+    type = "timeout_error"
+    code = "slow_reader"
+    own_headers: ClassVar[dict[str, str]] = NO_RETRY
+
+
 class LimitReached(CallerError):
     """A limit of ours is used up: the caller's own, or those of all upstreams of its route.
 

@@ -8,10 +8,10 @@ from types import TracebackType
 
 from proxy.call import Call, NoRoom
 from proxy.errors import NO_RETRY, LimitReached, TooSlow
-from proxy.limits.limiter import NEVER, Held, Limiter
-from proxy.openai_format.estimate import Estimate
+from proxy.limits.limiter import NEVER, Held, Limiter, Tokens
 from proxy.telemetry import CallRecord, Telemetry
 
+_UNSENT = frozenset({"memory", "redis", "joined"})
 UNKNOWN_WAIT = 1.0  # seconds, told to a caller when nobody can tell
 
 
@@ -23,7 +23,7 @@ class CallerLimits:
         self._telemetry = telemetry
 
     def room(
-        self, call: Call, record: CallRecord, until: float, tokens: Estimate
+        self, call: Call, record: CallRecord, until: float, tokens: Tokens
     ) -> AbstractAsyncContextManager[object] | None:
         """Holds room for a call while it is entered, and settles it with what the record says; None: no limits.
 
@@ -41,7 +41,7 @@ class _Room:
     __slots__ = ("_call", "_held", "_limiter", "_record", "_telemetry", "_tokens", "_until")
 
     def __init__(
-        self, limiter: Limiter, call: Call, record: CallRecord, until: float, tokens: Estimate, telemetry: Telemetry
+        self, limiter: Limiter, call: Call, record: CallRecord, until: float, tokens: Tokens, telemetry: Telemetry
     ) -> None:
         self._limiter = limiter
         self._call = call
@@ -79,7 +79,9 @@ class _Room:
         held, record = self._held, self._record
         if held is None:
             return
-        if not record.attempts:
+        if not record.attempts and record.cache in _UNSENT:
+            held.settle(0)  # it has been answered: it was a request
+        elif not record.attempts:
             held.cancel()
         elif record.first_token is None:
             held.settle(0)

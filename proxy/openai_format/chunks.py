@@ -103,7 +103,7 @@ def completion(
 
 def replay(whole: Json) -> list[Json]:
     """The chunks that a stream of this completion would have carried; usage, if known, comes last."""
-    more = {name: whole[name] for name in ("service_tier", "system_fingerprint") if whole.get(name)}
+    more = {name: value for name, value in whole.items() if name not in _OF_COMPLETIONS and value is not None}
     build = ChunkBuilder(whole["id"], whole["created"], whole["model"], **more)
     chunks = []
     for choice in whole["choices"]:
@@ -119,16 +119,29 @@ def replay(whole: Json) -> list[Json]:
             if name not in _IN_PARTS and value is not None
         ]
         for position, call in enumerate(message.get("tool_calls") or ()):
-            function = call["function"]
-            start = tool_start(position, call["id"], function["name"])
-            chunks.append(build.delta(start, index=index))
-            chunks.append(build.delta(tool_arguments(position, function["arguments"]), index=index))
+            chunks += [build.delta(piece, index=index) for piece in _tool_pieces(position, call)]
+        extras = {name: value for name, value in choice.items() if name not in _OF_CHOICES}
         chunks.append(build.finish(choice["finish_reason"], index=index))
+        chunks[-1]["choices"][0] |= extras
     if whole.get("usage"):
         chunks.append(build.usage(whole["usage"]))
     return chunks
 
 
+def _tool_pieces(position: int, call: Json) -> Iterable[Json]:
+    """The deltas of a tool call."""
+    if "function" not in call:  # a custom tool's
+        yield {"tool_calls": [{"index": position, **call}]}
+        return
+    function = call["function"]
+    start = tool_start(position, call["id"], function["name"])
+    start["tool_calls"][0] |= {name: value for name, value in call.items() if name not in ("index", "function")}
+    yield start
+    yield tool_arguments(position, function["arguments"])
+
+
+_OF_COMPLETIONS = ("id", "object", "created", "model", "choices", "usage")
+_OF_CHOICES = ("index", "message", "logprobs", "finish_reason")
 _IN_PARTS = ("role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls")
 
 
@@ -141,7 +154,10 @@ def collect(chunks: Iterable[Json]) -> Json:
     whole: Json = {}
     choices: dict[int, Json] = {}
     for chunk in chunks:
-        whole = whole or {**chunk, "object": "chat.completion"}
+        if not whole:
+            whole = {**chunk, "object": "chat.completion"}
+        else:
+            whole |= {name: value for name, value in chunk.items() if whole.get(name) is None}
         for choice in chunk["choices"]:
             _fold(choices.setdefault(choice["index"], _empty_choice(choice["index"])), choice)
         if chunk.get("usage"):
@@ -153,9 +169,12 @@ def collect(chunks: Iterable[Json]) -> Json:
         message = choice["message"]
         if message["content"] is None and not any(message.get(name) for name in _INSTEAD_OF_CONTENT):
             message["content"] = ""
+    if whole.get("usage") is None:
+        whole.pop("usage", None)
     return whole
 
 
+_OF_CHUNKS = ("index", "delta", "logprobs", "finish_reason")
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio")
 
 
@@ -165,11 +184,12 @@ def _empty_choice(index: int) -> Json:
 
 
 def _fold(choice: Json, part: Json) -> None:
-    choice["finish_reason"] = part["finish_reason"] or choice["finish_reason"]
+    choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+    choice |= {name: value for name, value in part.items() if name not in _OF_CHUNKS}
     if part.get("logprobs"):
-        _fold_logprobs(choice, part["logprobs"])
+        fold_logprobs(choice, part["logprobs"])
     message = choice["message"]
-    for name, value in part["delta"].items():
+    for name, value in (part.get("delta") or {}).items():
         if name == "tool_calls":
             for fragment in value:
                 _fold_tool_call(message.setdefault("tool_calls", []), fragment)
@@ -190,7 +210,8 @@ def _joined(known: Json, part: Json) -> Json:
     return joined
 
 
-def _fold_logprobs(choice: Json, logprobs: Json) -> None:
+def fold_logprobs(choice: Json, logprobs: Json) -> None:
+    """Add those of another chunk to a choice's."""
     known = choice["logprobs"] or {}
     for name, entries in logprobs.items():
         known[name] = (known.get(name) or []) + entries if entries else known.get(name)
@@ -198,11 +219,21 @@ def _fold_logprobs(choice: Json, logprobs: Json) -> None:
 
 
 def _fold_tool_call(calls: list[Json], fragment: Json) -> None:
-    function = fragment["function"]
-    if fragment["index"] == len(calls):
-        calls.append(tool_call(fragment["id"], function["name"], function["arguments"]))
-    else:
-        calls[fragment["index"]]["function"]["arguments"] += function["arguments"]
+    place = fragment["index"]
+    if place == len(calls):
+        calls.append({"type": "function", **{name: value for name, value in fragment.items() if name != "index"}})
+        if "function" in fragment:
+            calls[place]["function"] = {"arguments": "", **fragment["function"]}
+        return
+    for name, more in fragment.items():
+        if isinstance(more, dict):  # the function, or a custom tool's input
+            known = calls[place].setdefault(name, {})
+            for each, text in more.items():
+                if isinstance(text, str):
+                    known[each] = known[each] + text if each in _GOES_ON and each in known else known.get(each) or text
+
+
+_GOES_ON = ("arguments", "input")
 
 
 def merge(wholes: list[Json]) -> Json:

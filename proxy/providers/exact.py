@@ -4,6 +4,7 @@ Source: DESIGN.md §3, "Exact wire".
 """
 
 import re
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -49,8 +50,11 @@ class ExactRelay:
     `feed` and `finish` return are good until then.
     """
 
+    encoded = False
+
     def __init__(self, call: Call, model: str, max_frame_bytes: int) -> None:
         self.facts = Facts()
+        self.usage_event = b""
         self.failure: UpstreamError | None = None
         self._frames = SseFrames(max_frame_bytes)
         self._wants_usage = call.wants_usage
@@ -89,8 +93,7 @@ class ExactRelay:
             for frame in frames:
                 payload = lone_data(frame)
                 if payload.startswith(b"{") and not self._done:  # as nearly all do
-                    if self._read(payload):
-                        out.append(self._rename.apply(frame) if self._rename else frame)
+                    out.append(self._shown(frame, payload))
                     continue
                 for part, each in _parted(frame):
                     if not self._done:
@@ -110,11 +113,19 @@ class ExactRelay:
             return frame if frame.startswith((b"data: [DONE]", b"data:[DONE]")) else DONE
         if b"event" in frame and NAMED_ERROR.search(frame):
             raise in_stream_error(payload)
-        if not self._read(payload):
+        return self._shown(frame if frame.startswith(b"data:") else _only(frame, (b"data:", b":")), payload)
+
+    def _shown(self, frame: bytes, payload: bytes) -> bytes:
+        """What of a frame with such a payload the caller gets."""
+        told = self._read(payload)
+        if told is _Told.NOTHING:
             return b""
-        if not frame.startswith(b"data:"):
-            frame = _only(frame, (b"data:", b":"))
-        return self._rename.apply(frame) if self._rename else frame
+        if self._rename:
+            frame = self._rename.apply(frame)
+        if told is _Told.USAGE:
+            self.usage_event += frame
+            return frame if self._wants_usage else b""
+        return frame
 
     def pattern(self, frame: bytes, out: bytes) -> Pattern | None:
         """What was just fed, and what became of it, as a pattern of more that would come to the same.
@@ -127,13 +138,15 @@ class ExactRelay:
             return renamed(frame, out)
         return same(frame) if out == frame else None
 
-    def _read(self, payload: bytes) -> bool:
-        """Note what a payload tells; whether the caller is to have it."""
+    def _read(self, payload: bytes) -> "_Told":
+        """Note what a payload tells."""
         answer = read_answer(payload)
         if answer.usage:
             self.facts.usage = answer.usage
+        if answer.choices == []:
+            return _Told.USAGE if answer.usage else _Told.NOTHING
         if not answer.choices:
-            return answer.choices is None or (bool(answer.usage) and self._wants_usage)
+            return _Told.MORE
         for choice in answer.choices:
             if choice.finish_reason:
                 self._open.discard(choice.index or 0)
@@ -143,7 +156,15 @@ class ExactRelay:
             if choice.text or (choice.delta and carries_content(choice.delta)):
                 self.facts.content = True
                 self.facts.pieces += 1
-        return True
+        return _Told.MORE
+
+
+class _Told(Enum):
+    """What stands in a frame of a stream."""
+
+    NOTHING = 0  # neither choices nor usage
+    USAGE = 1  # nothing but usage
+    MORE = 2
 
 
 def read_answer(payload: bytes) -> _Answer:

@@ -24,6 +24,8 @@ class Relay(Protocol):
 
     facts: Facts
     failure: UpstreamError | None
+    usage_event: bytes  # of the events fed so far, those that hold usage and nothing else, whether or not given
+    encoded: bool  # what is given is written by us, and not the upstream's own bytes
 
     def feed(self, data: bytes) -> bytes: ...
 
@@ -37,9 +39,12 @@ class Relay(Protocol):
 class EncodedRelay:
     """Chunks of a parser, written as OpenAI writes them."""
 
+    encoded = True
+
     def __init__(self, parser: StreamParser, call: Call) -> None:
         self.facts = Facts()
         self.failure: UpstreamError | None = None
+        self.usage_event = b""
         self._parser = parser
         self._wants_usage = call.wants_usage
         self._legacy = reads_function_call(call)
@@ -76,9 +81,14 @@ class EncodedRelay:
                 shown = restore_chunk(chunk) if self._legacy else chunk
                 if shown is None:
                     continue
-                if self._wants_usage:
+                if not chunk["choices"]:
+                    event = encode_event(shown)
+                    self.usage_event += event
+                    if self._wants_usage:
+                        out.append(event)
+                elif self._wants_usage:
                     out.append(encode_event(shown if "usage" in chunk else {**shown, "usage": None}))
-                elif chunk["choices"]:
+                else:
                     out.append(encode_event(shown))
         except UpstreamError as error:
             self.failure = error

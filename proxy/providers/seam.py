@@ -1,12 +1,12 @@
 """Where a dialect meets the proxy: pure operations, the same for every provider."""
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from proxy.call import Call, Json, Sink, Source
-from proxy.config import Hedge, ProviderTraits, Refusal, Retry, Upstream
+from proxy.config import Hedge, ProviderTraits, Refusal, Retry, RouteCache, Upstream
 from proxy.errors import NotFound, UpstreamError
 from proxy.openai_format.encoding import decode_object
 from proxy.openai_format.errors import classify, read_error, read_object, retry_after
@@ -29,6 +29,7 @@ class Route(msgspec.Struct, frozen=True):
         fallback_from: from this place on, the targets are fallbacks.
         fallback_on: refusals after which fallbacks are tried.
         total_seconds: bounds a call.
+        cache: what of its answers is kept; None: nothing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Route(msgspec.Struct, frozen=True):
     fallback_on: tuple[Refusal, ...] = ()
     hedge: Hedge | None = None
     total_seconds: float | None = None
+    cache: RouteCache | None = None
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
@@ -185,6 +187,10 @@ class Exchange(Source, Protocol):
         """How long it took to connect; 0 on a connection that was there."""
         ...
 
+    def bound(self, until: float, clock: str) -> None:
+        """Fail with TooSlow at this time of the loop's, unless the body is at its end by then, or pushed."""
+        ...
+
     async def read(self, limit: int) -> bytes:
         """The whole body; raises UpstreamError when it breaks off or is longer than `limit` bytes."""
         ...
@@ -224,12 +230,15 @@ class Endpoint(Protocol):
         """A text of the upstream's without our key, should it quote it."""
         ...
 
-    def open(self, request: UpstreamRequest, patience: float, clock: str) -> Coroutine[Any, Any, Exchange]:
+    def open(
+        self, request: UpstreamRequest, patience: float, clock: str, asked: Callable[[Exchange], object]
+    ) -> Coroutine[Any, Any, Exchange]:
         """Send the request and wait for the answer's head.
 
         Args:
             patience: seconds until the whole answer is there, or until it is pushed.
             clock: the clock that then has run out.
+            asked: takes the exchange as soon as the request has gone out.
 
         Raises:
             UpstreamError: there is no answer.
@@ -245,6 +254,12 @@ def media_type(headers: Mapping[str, str]) -> str:
     if headers.get("content-type") == "application/json":  # as nearly always
         return "application/json"
     return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def upstream_request_id(headers: Mapping[str, str]) -> str:
+    """The upstream's own id of the call; empty when it has none, or none that is fit for headers and logs."""
+    given = headers.get("x-request-id") or headers.get("request-id", "")
+    return given if given.isascii() and given.isprintable() and len(given) <= 200 else ""
 
 
 def copies_of(n: int, upstream: Upstream) -> int:

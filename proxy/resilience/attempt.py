@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
-from proxy.call import Call, Hold
+from proxy.call import Call, Deadline, Hold
 from proxy.errors import (
     CallerKeyRefused,
     CallerNotPermitted,
@@ -18,12 +18,12 @@ from proxy.errors import (
 from proxy.openai_format.chunks import merge
 from proxy.providers.fanout import Branch, MergedRelay
 from proxy.providers.relay import Relay, encode_whole, open_parser, open_relay, read_completion, read_whole
-from proxy.providers.seam import Endpoint, Exchange, Target, UpstreamRequest
+from proxy.providers.seam import Endpoint, Exchange, Target, UpstreamRequest, upstream_request_id
+from proxy.reply import Fetched, WholeReply
 from proxy.resilience.circuit import Visit
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
-from proxy.resilience.deadline import Deadline
 from proxy.resilience.policy import fault_of
-from proxy.resilience.reply import Reply, StreamReply, WholeReply, upstream_request_id
+from proxy.resilience.reply import StreamReply
 from proxy.resilience.standing import Standing
 from proxy.telemetry import CallRecord, Telemetry
 
@@ -40,9 +40,10 @@ class Attempt:
     """
 
     sent = False  # a request has gone out
+    _began = 0.0  # when that was, by `time.perf_counter`
     seconds = 0.0  # spent waiting for the upstream, until the answer or the first content
     _stream_reply: StreamReply | None = None
-    _reply: Reply | None = None
+    _reply: Fetched | None = None
     _limits: Mapping[str, str] = MappingProxyType({})  # the upstream's, in OpenAI's names
     _cancelled_as = "hangup"
 
@@ -65,9 +66,10 @@ class Attempt:
         self._deadline = deadline
         self._record = record
         self._telemetry = telemetry
-        self._exchanges: list[Exchange] = []
+        self._exchanges: list[Exchange] = []  # whose head has come
+        self._asked: list[Exchange] = []
 
-    async def run(self) -> Reply:
+    async def run(self) -> Fetched:
         """The answer, or a stream that has shown its first content.
 
         Raises:
@@ -99,7 +101,7 @@ class Attempt:
             self.free()  # the upstream is done with it
         return reply
 
-    def claim(self, reply: Reply) -> None:
+    def claim(self, reply: Fetched) -> None:
         """This is the attempt that serves the call."""
         record = self._record
         record.facts = reply.facts
@@ -112,6 +114,17 @@ class Attempt:
         record, target = self._record, self.target
         record.upstream, record.model, record.model_label = target.name, target.model, target.label
         record.dropped = dropped
+
+    def extend(self, deadline: Deadline) -> None:
+        """The call may last longer."""
+        self._deadline = deadline
+        began = self.standing.clock() - (time.perf_counter() - self._began)
+        bounds = bounds_of(self.target.upstream.timeouts, deadline, began, stream=self._call.stream)
+        if self._stream_reply is not None:
+            self._stream_reply.bound(bounds)
+        else:
+            for exchange in self._asked:
+                exchange.bound(*bounds.first)
 
     def lose(self) -> None:
         """Another attempt serves the call; this one is about to be cancelled."""
@@ -163,8 +176,9 @@ class Attempt:
         for exchange in self._exchanges:
             exchange.close(drain=drain)
         self._exchanges.clear()
+        self._asked.clear()
 
-    async def _send(self, endpoint: Endpoint, call: Call) -> Reply:
+    async def _send(self, endpoint: Endpoint, call: Call) -> Fetched:
         """Build and send the call's request, once."""
         record, target = self._record, self.target
         try:
@@ -177,7 +191,7 @@ class Attempt:
             record.attempts += 1
             self.sent = True
         record.phase = "connect"
-        began = time.perf_counter()
+        began = self._began = time.perf_counter()
         try:
             return await (self._stream if call.stream else self._whole)(endpoint, request, call)
         except CredentialRefused as refused:
@@ -252,7 +266,7 @@ class Attempt:
         return [task.result() for task in tasks]
 
     async def _open(self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str) -> Exchange:
-        exchange = await endpoint.open(request, patience, clock)
+        exchange = await endpoint.open(request, patience, clock, self._asked.append)
         self._exchanges.append(exchange)
         self._record.connect_seconds += exchange.connect_seconds
         if self._call.stream:

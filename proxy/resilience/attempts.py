@@ -2,46 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from proxy.call import Call, Hold, NoRoom
+from proxy.call import NEVER, Call, Deadline, Hold, NoRoom
 from proxy.errors import CallerError, UpstreamError
 from proxy.openai_format.estimate import Estimate
 from proxy.providers.seam import Route, Target
+from proxy.reply import Fetched
 from proxy.resilience.attempt import Attempt
 from proxy.resilience.budget import HedgeBudget
 from proxy.resilience.circuit import Rejected
-from proxy.resilience.deadline import NEVER, Deadline
 from proxy.resilience.hedge import Race
+from proxy.resilience.means import Means
 from proxy.resilience.plan import Plan
 from proxy.resilience.policy import Option
-from proxy.resilience.reply import Reply
 from proxy.resilience.standing import Limiter, Standing
-from proxy.telemetry import CallRecord, Telemetry
-
-
-class Means:
-    """What the attempts of all calls work with; made within a running loop.
-
-    Args:
-        chance: uniform in [0, 1).
-    """
-
-    def __init__(self, standings: Mapping[str, Standing], telemetry: Telemetry, chance: Callable[[], float]) -> None:
-        self.standings = standings
-        self.telemetry = telemetry
-        self.chance = chance
-        self.clock = asyncio.get_running_loop().time
-        self._hedging: dict[str, HedgeBudget] = {}  # by route
-
-    def hedging(self, route: Route) -> HedgeBudget | None:
-        """The budget for second attempts of a route that has them; it notes a call."""
-        if route.hedge is None:
-            return None
-        budget = self._hedging.setdefault(route.name, HedgeBudget())
-        budget.called(route.hedge.budget)
-        return budget
+from proxy.telemetry import CallRecord
 
 
 class Walk:
@@ -84,7 +60,13 @@ class Walk:
             self._made = Plan(self._route, self._means.standings, self._tokens, self._means.clock)
         return self._made
 
-    async def __aenter__(self) -> Reply:
+    def extend(self, deadline: Deadline) -> None:
+        """Let the call last longer, for others who wait for the same; an attempt that is being made, too."""
+        self._deadline = deadline
+        if self._attempt is not None:
+            self._attempt.extend(deadline)
+
+    async def __aenter__(self) -> Fetched:
         try:
             return await self._walk()
         except BaseException:
@@ -107,7 +89,7 @@ class Walk:
             self._attempt.free(drain=drain)
             self._attempt = None
 
-    async def _walk(self) -> Reply:
+    async def _walk(self) -> Fetched:
         first = self._usual()
         if first is not None:
             try:
@@ -143,7 +125,7 @@ class Walk:
             return None
         return self._place(0)
 
-    async def _make(self, attempt: Attempt, place: int) -> Reply:
+    async def _make(self, attempt: Attempt, place: int) -> Fetched:
         """Make an attempt, or two at once where the route says so."""
         self._attempt = attempt
         if self._hedging is not None:
@@ -171,7 +153,7 @@ class Walk:
         else:
             self._plan.drop(place)  # it cannot carry the call; what failed before is what the caller must know
 
-    async def _race(self, first: Attempt, place: int, budget: HedgeBudget) -> Reply:
+    async def _race(self, first: Attempt, place: int, budget: HedgeBudget) -> Fetched:
         """Make the attempt, and a second one on another target if the first lets wait.
 
         Raises:

@@ -9,8 +9,8 @@ Source: DESIGN.md §7; purgatory 3.0.1, `domain/model.py`.
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy.call import NEVER
 from proxy.config import Circuit as Policy
-from proxy.resilience.deadline import NEVER
 from proxy.resilience.skeleton import CLOSED, HALF_OPENED, OPENED, Context, Event, State
 from proxy.resilience.window import Outcome, Window
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from proxy.call import NEVER, Deadline
 from proxy.config import Timeouts
-from proxy.resilience.deadline import NEVER, Deadline
 
 NEARLY = 0.9  # of a clock's time
 STREAM_TOTAL_SECONDS = 3600.0
@@ -66,7 +66,7 @@ class StreamClock:
 
     def __init__(self, bounds: Bounds, last_came: Callable[[], float], expire: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._bounds = bounds
+        self.bounds = bounds
         self._content = False  # from then on gaps count
         self._expire = expire
         self._last_came = last_came
@@ -99,10 +99,10 @@ class StreamClock:
     def _due(self) -> tuple[float, str]:
         """When which clock runs out, if nothing comes."""
         if not self._content:
-            return self._bounds.first
+            return self.bounds.first
         last = self._loop.time() if self._paused else max(self._began, self._last_came())
-        seconds, name = self._bounds.gap
-        return min((last + seconds, name), self._bounds.whole)
+        seconds, name = self.bounds.gap
+        return min((last + seconds, name), self.bounds.whole)
 
     def _look(self) -> None:
         due, clock = self._due()

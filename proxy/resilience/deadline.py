@@ -1,32 +1,13 @@
 """How long a call may take: what the caller says, its client says, and its route says. Pure."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-from proxy.call import Call
+from proxy.call import NEVER, UNBOUNDED, Call, Deadline
 from proxy.errors import InvalidRequest
 
-NEVER = float("inf")
 LONGEST = 86400.0  # seconds
 OWN_HEADER = "x-octet-timeout"
 _CLIENTS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of the official SDKs
-
-
-class Deadline(NamedTuple):
-    """The bounds of one call.
-
-    Args:
-        whole: when it must be over.
-        content: when a stream must have content.
-        gap: seconds that may lie between the bytes of a stream.
-    """
-
-    whole: float = NEVER
-    content: float = NEVER
-    gap: float = NEVER
-
-
-UNBOUNDED = Deadline()
 
 
 def deadline_of(call: Call, route_seconds: float | None, clock: Callable[[], float], since: float) -> Deadline:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from proxy.providers.pattern import Pattern, is_plain
 from proxy.providers.seam import Behind, Exchange
@@ -10,21 +9,6 @@ from proxy.providers.seam import Behind, Exchange
 MOST_GAPS = 256
 _TRIES = 4
 _MOST_LENGTHS = 32
-
-
-class Out(Protocol):
-    """Where the bytes of a stream go; they are whole events."""
-
-    @property
-    def write(self) -> Callable[[bytes], object] | None:
-        """Takes bytes that are framed as HTTP's chunks; None where they are not to be, or the caller has gone."""
-        ...
-
-    def push(self, data: bytes) -> None: ...
-
-    def push_last(self, data: bytes) -> None:
-        """The last events, which may be none: the stream is at its good end."""
-        ...
 
 
 class Express(asyncio.Protocol):

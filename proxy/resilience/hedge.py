@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from proxy.errors import CallerError, ProxyError, UpstreamError
+from proxy.reply import Fetched
 from proxy.resilience.attempt import Attempt
 from proxy.resilience.policy import fault_of
-from proxy.resilience.reply import Reply
 
 
 class Race:
@@ -27,10 +27,10 @@ class Race:
         self._after = after
         self._backup = backup
 
-    async def run(self) -> tuple[Attempt, Reply] | None:
+    async def run(self) -> tuple[Attempt, Fetched] | None:
         """The winner and its reply; None: all have failed, or one so that the other cannot do better."""
         racing = {asyncio.create_task(self.first.run()): self.first}
-        winner: tuple[Attempt, Reply] | None = None
+        winner: tuple[Attempt, Fetched] | None = None
         try:
             done, _ = await asyncio.wait(racing, timeout=self._after)
             second = None if done else await self._backup()
@@ -55,7 +55,7 @@ class Race:
                 task.add_done_callback(_look)
                 attempt.free()
 
-    def _end(self, attempt: Attempt, task: asyncio.Task[Reply]) -> tuple[Attempt, Reply] | None:
+    def _end(self, attempt: Attempt, task: asyncio.Task[Fetched]) -> tuple[Attempt, Fetched] | None:
         try:
             return attempt, task.result()
         except (UpstreamError, CallerError) as error:
@@ -77,7 +77,7 @@ class Race:
         return attempt is self.first
 
 
-def _look(task: asyncio.Task[Reply]) -> None:
+def _look(task: asyncio.Task[Fetched]) -> None:
     """An attempt that nobody waits for has ended."""
     if not task.cancelled():
         task.exception()

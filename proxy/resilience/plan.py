@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from proxy.call import NoRoom
+from proxy.call import NEVER, NoRoom
 from proxy.errors import NO_RETRY, CircuitsOpen, Limited, LimitReached, ProxyError, TooSlow, UpstreamError
 from proxy.providers.seam import Route, Target
-from proxy.resilience.deadline import NEVER
 from proxy.resilience.policy import Option, back_off, choose, fault_of
 from proxy.resilience.standing import Standing, Tokens
 

@@ -1,32 +1,20 @@
-"""What a successful attempt gives: a whole answer, or a stream that has shown its first content."""
+"""A stream of an upstream: held back until its first content, then pushed at the caller."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-import msgspec
-
-from proxy.call import Facts
 from proxy.errors import Broken, TooSlow
 from proxy.providers.relay import Relay
 from proxy.providers.seam import Exchange
+from proxy.reply import Out
 from proxy.resilience.clock import Bounds, StreamClock
-from proxy.resilience.express import MOST_GAPS, Express, Out
-
-
-class WholeReply(msgspec.Struct, frozen=True):
-    """A completion, ready to be sent."""
-
-    headers: Mapping[str, str]  # the upstream's
-    dropped: tuple[str, ...]
-    body: bytes
-    facts: Facts
-
+from proxy.resilience.express import MOST_GAPS, Express
 
 _FLOOD = "the upstream sends much and no content"
 
 
 class StreamReply:
-    """The sink of an upstream's stream: holds frames back until first content, then pushes them at the caller.
+    """The sink of an upstream's stream, and the `LiveStream` that a caller gets.
 
     Until `committed`, nothing has been sent and another target may be tried. `finished` ends with the stream;
     it raises what broke it.
@@ -92,6 +80,16 @@ class StreamReply:
             source.shorten(None)
 
     @property
+    def usage_event(self) -> bytes:
+        """The events that hold usage and nothing else."""
+        return self._relay.usage_event
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the events are written by us."""
+        return self._relay.encoded
+
+    @property
     def shown(self) -> float:
         """When content last came, in the loop's time."""
         return self._shown if self._express is None else max(self._shown, self._express.last)
@@ -133,6 +131,10 @@ class StreamReply:
         """The stream is broken."""
         if not self.finished.done():
             self._finish(error)
+
+    def bound(self, bounds: Bounds) -> None:
+        """Other clocks count from now on."""
+        self._clock.bounds = bounds
 
     def connect(self, out: Out) -> None:
         """Push what was held back, and from now on all that comes, at `out`."""
@@ -198,12 +200,3 @@ class StreamReply:
 
     def _expire(self, clock: str) -> None:
         self.fail(TooSlow(clock=clock))
-
-
-Reply = WholeReply | StreamReply
-
-
-def upstream_request_id(headers: Mapping[str, str]) -> str:
-    """The upstream's own id of the call; empty when it has none, or none that is fit for headers and logs."""
-    given = headers.get("x-request-id") or headers.get("request-id", "")
-    return given if given.isascii() and given.isprintable() and len(given) <= 200 else ""

@@ -93,6 +93,24 @@ class Telemetry:
             registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
         )
         self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
+        self._lookups = Counter(
+            registry, "octet_cache_lookups", "Looks into a tier of the cache, by what was found.", ("tier", "result")
+        )
+        self._writes = Counter(
+            registry, "octet_cache_writes", "Answers given to a tier of the cache, by what became of them.",
+            ("tier", "result"),
+        )  # fmt: skip
+        self._evictions = Counter(
+            registry, "octet_cache_evictions", "Answers that left memory: for others (room), or past their time (age).",
+            ("reason",),
+        )  # fmt: skip
+        self._joined = Counter(
+            registry, "octet_flights_joined", "Calls that waited for the answer to the same call.", ("route",)
+        )
+        self._saved = Counter(
+            registry, "octet_cost_saved_usd", "What kept and shared answers would have cost, where prices are known.",
+            ("route", "upstream"),
+        )  # fmt: skip
         self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
         self.loop_lag = Histogram(
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
@@ -154,6 +172,26 @@ class Telemetry:
         """Note how long a call waited for a place."""
         self._queued.observe((scope, name), seconds)
 
+    def looked_up(self, tier: str, result: str) -> None:
+        """Count a look into a tier; see docs/caching.md for the results."""
+        self._lookups.add((tier, result))
+
+    def kept(self, tier: str, result: str) -> None:
+        """Count an answer that a tier was to keep."""
+        self._writes.add((tier, result))
+
+    def evicted(self, reason: str) -> None:
+        """Count an answer that is kept no longer."""
+        self._evictions.add((reason,))
+
+    def joined(self, route: str) -> None:
+        """Count a call that waits for another's answer."""
+        self._joined.add((route,))
+
+    def saved(self, route: str, upstream: str, cost: float) -> None:
+        """Count what a call would have cost."""
+        self._saved.add((route, upstream), cost)
+
     def refused(self, reason: str) -> None:
         """Count a request that never became a call."""
         self._refusals.add((reason,))
@@ -169,7 +207,8 @@ class Telemetry:
         """Count the call and write its line. Called once per call, whatever happened to it."""
         now, first = time.perf_counter(), record.first_token
         duration = now - record.started
-        key = (record.route, record.upstream, record.model_label, record.outcome, record.stream)
+        upstream = record.upstream if record.attempts else ""  # of a kept answer, it is not the one that was asked
+        key = (record.route, upstream, record.model_label, record.outcome, record.stream)
         series = self._of_calls.get(key) or self._bind_calls(key)
         series.calls[0] += 1
         series.duration.observe(duration)

@@ -29,6 +29,8 @@ class CallRecord(msgspec.Struct):
     reason: str = ""
     phase: str = "admission"
     attempts: int = 0
+    cache: str = "bypass"  # what it had to do with the answer: `memory`, `redis`, `miss`, `joined`
+    age: int | None = None  # of a kept answer, in seconds
     dropped: tuple[str, ...] = ()
     upstream_request_id: str = ""
     rate_limits: Mapping[str, str] = {}  # what the upstream says, in OpenAI's names

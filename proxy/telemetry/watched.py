@@ -1,6 +1,6 @@
 """Gauges: how things stand at the moment when somebody scrapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -19,6 +19,13 @@ class Pool(Protocol):
 
     @property
     def limit(self) -> int | None: ...
+
+
+class Memory(Sized, Protocol):
+    """Answers kept in memory."""
+
+    @property
+    def bytes(self) -> int: ...
 
 
 class Watched:
@@ -47,12 +54,23 @@ class Watched:
             "octet_limit_remaining", "What is left of a limit per minute; below 0: more was used than was reserved.",
             "scope", "name", "limit",
         )  # fmt: skip
+        self._cache_bytes = gauge("octet_cache_bytes", "Of answers kept in memory.")
+        self._cache_entries = gauge("octet_cache_entries", "Answers kept in memory.")
+        self._flights = gauge("octet_flights", "Calls upstream that others may join.")
+        self._redis_users: dict[str, bool] = {}
         self._redis = gauge("octet_redis_up", "1: Redis is there; 0: it is not, or none is configured.")
         self.generation = gauge("octet_config_generation", "Counts the configurations that have been in force.")
 
-    def redis(self, up: bool) -> None:
-        """Show whether Redis is there."""
-        self._redis.set(up)
+    def redis(self, user: str, up: bool) -> None:
+        """Show whether Redis is there for all who use it."""
+        self._redis_users[user] = up
+        self._redis.set(all(self._redis_users.values()))
+
+    def cache(self, memory: Memory, flights: Sized) -> None:
+        """Show what is kept, and what is being fetched."""
+        self._cache_bytes.set_function(lambda: memory.bytes)
+        self._cache_entries.set_function(lambda: len(memory))
+        self._flights.set_function(lambda: len(flights))
 
     def pool(self, upstream: str, pool: Pool) -> None:
         """Show an upstream's connections."""

@@ -1,6 +1,6 @@
 """An upstream ready to be called: its dialect, its connections and its key."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,9 +86,11 @@ class Endpoint:
         headers = {**request.headers, "accept": "application/json", **self._probes}
         return UpstreamRequest(request.url, headers, request.body, method=request.method)
 
-    def open(self, request: UpstreamRequest, patience: float, clock: str) -> Coroutine[Any, Any, Exchange]:
+    def open(
+        self, request: UpstreamRequest, patience: float, clock: str, asked: Callable[[Exchange], object] = id
+    ) -> Coroutine[Any, Any, Exchange]:
         """Send the request and wait for the answer's head; see the transport."""
-        return self.transport.open(request, patience, clock)
+        return self.transport.open(request, patience, clock, asked)
 
     def _authorization(self, credential: str | None) -> Mapping[str, str]:
         """The key in its header."""

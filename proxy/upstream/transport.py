@@ -5,7 +5,7 @@ Source: RFC 9112; RFC 9110 §7.2 (host), §9.2.2 (what may be sent again).
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
 from yarl import URL
@@ -80,7 +80,9 @@ class Transport:
         """How many there may be."""
         return self._limit
 
-    async def open(self, request: UpstreamRequest, patience: float, clock: str) -> Exchange:
+    async def open(
+        self, request: UpstreamRequest, patience: float, clock: str, asked: Callable[[Exchange], object] = id
+    ) -> Exchange:
         """Send a request, and wait for the head of its answer; whoever gets the exchange closes it.
 
         A kept-alive connection may be closed by the upstream just as it is used again. Then not a byte of an answer
@@ -89,6 +91,7 @@ class Transport:
         Args:
             patience: seconds until the answer is at its end, or until its body is pushed.
             clock: what the failure is called when they are over.
+            asked: takes the exchange as soon as the request has gone out.
 
         Raises:
             Unreachable, PoolFull, Broken, TooSlow.
@@ -102,6 +105,7 @@ class Transport:
             exchange = self._send(connection, head, request.body, reused=reused)
             exchange.connect_seconds = connect_seconds
             exchange.bound(until, clock)
+            asked(exchange)
             try:
                 await exchange.headed
             except Stale as error:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from proxy.call import NEVER, UNBOUNDED, Deadline
 from proxy.config import Timeouts
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
-from proxy.resilience.deadline import NEVER, UNBOUNDED, Deadline
 
 NOW = 1000.0
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proxy.call import Call
+from proxy.call import NEVER, UNBOUNDED, Call, Deadline
 from proxy.errors import InvalidRequest
-from proxy.resilience.deadline import LONGEST, NEVER, UNBOUNDED, Deadline, deadline_of
+from proxy.resilience.deadline import LONGEST, deadline_of
 
 BEGAN = 1000.0
 READ, WHOLE = "x-stainless-read-timeout", "x-stainless-timeout"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.admission.parsing import parse
-from proxy.call import Caller
+from proxy.call import UNBOUNDED, Caller
 from proxy.config import Upstream
 from proxy.config.load import build
 from proxy.config.source import Document
@@ -25,7 +25,6 @@ from proxy.providers.pattern import Pattern
 from proxy.providers.relay import open_relay
 from proxy.providers.seam import Target
 from proxy.resilience.clock import Bounds, bounds_of
-from proxy.resilience.deadline import UNBOUNDED
 from proxy.resilience.express import Express
 from proxy.resilience.reply import StreamReply
 from tests.upstream.scene import Scene

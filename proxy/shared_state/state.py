@@ -11,17 +11,14 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from proxy.config import Redis as Settings
+from proxy.shared_state.connect import connect
 
 logger = logging.getLogger("octet")
 
-PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
 LOOK_SECONDS = 1.0  # between two looks whether Redis is there
 MOST_AT_ONCE = 4  # scripts; those above wait, with nobody waiting for them
 MOST_CONNECTIONS = MOST_AT_ONCE + 4
@@ -40,17 +37,7 @@ class SharedState:
         self.timeout = settings.timeout_seconds
         self._namespace = settings.namespace
         self._on_up = on_up
-        pool = BlockingConnectionPool.from_url(
-            settings.url.get_secret_value(),
-            max_connections=MOST_CONNECTIONS,
-            timeout=PATIENCE_SECONDS,
-            socket_timeout=PATIENCE_SECONDS,
-            socket_connect_timeout=PATIENCE_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            client_name="octet",
-        )
-        self._client = Redis.from_pool(pool)
+        self._client = connect(settings.url, MOST_CONNECTIONS)
         self._scripts: dict[str, AsyncScript] = {}
         self._heard: dict[str, Callable[[], object]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +61,7 @@ class SharedState:
 
     async def close(self) -> None:
         """Stop, and close every connection."""
-        await _end(self._tasks)
+        await end_tasks(self._tasks)
         await self._client.aclose()
 
     async def run(self, script: str, key: str, *arguments: str | float) -> Sequence[Any] | None:
@@ -90,7 +77,7 @@ class SharedState:
                 answer: Sequence[Any] = await registered(keys=[key], args=[self._channel, self.me, *arguments])
         except ResponseError as error:  # no memory, read only, a foreign value under our key: Redis is there
             self._unwilling.add(key)
-            self._tell(f"will not do what it is asked: {_kind(error)}")
+            self._tell(f"will not do what it is asked: {kind_of(error)}")
             return None
         except (RedisError, OSError) as error:
             self._set(False, error)
@@ -139,7 +126,7 @@ class SharedState:
 
     def _set(self, up: bool, error: Exception | None) -> None:
         changed, self.up = up is not self.up, up
-        self._tell(f"is not there: {_kind(error)}" if error is not None else "")
+        self._tell(f"is not there: {kind_of(error)}" if error is not None else "")
         if changed:
             for each in self._heard.values():
                 each()
@@ -157,7 +144,7 @@ class SharedState:
             logger.warning("Redis %s; circuits and limits are this process's own meanwhile", trouble)
 
 
-def _kind(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
     if isinstance(error, AuthenticationError):
         return "it refuses the password"
     return type(error).__name__
@@ -184,7 +171,7 @@ class Errand:
     async def close(self) -> None:
         """Stop."""
         if self._task is not None:
-            await _end([self._task])
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         try:
@@ -201,7 +188,7 @@ class Errand:
                 self._next = None
 
 
-async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+async def end_tasks(tasks: Sequence["asyncio.Task[None]"]) -> None:
     """Cancel them until they have ended: redis-py swallows a cancellation that comes while it connects."""
     pending = set(tasks)
     while pending:

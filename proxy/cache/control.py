@@ -1,0 +1,47 @@
+"""What a call says of the cache. Pure.
+
+Source: RFC 9111 §5.2.1 (Cache-Control in requests).
+"""
+
+import re
+from typing import NamedTuple
+
+NEVER = float("inf")
+_DIRECTIVE = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^,]*))?\s*(?:,|$)')
+
+
+class Control(NamedTuple):
+    """What a call wants.
+
+    Args:
+        read: a kept answer will do.
+        write: its answer may be kept.
+        max_age: the kept answer may be so old, in seconds.
+        only_kept: nothing is to be asked upstream.
+    """
+
+    read: bool = True
+    write: bool = True
+    max_age: float = NEVER
+    only_kept: bool = False
+
+
+USUAL = Control()
+
+
+def control_of(header: str | None) -> Control:
+    """Read a Cache-Control header. What is unknown is passed over; an age that is none asks for a new answer."""
+    if not header:
+        return USUAL
+    told = {name.lower(): value.strip().strip('"') for name, value in _DIRECTIVE.findall(header)}
+    write = "no-store" not in told
+    return Control(
+        read=write and "no-cache" not in told,
+        write=write,
+        max_age=_seconds(told["max-age"]) if "max-age" in told else NEVER,
+        only_kept="only-if-cached" in told,
+    )
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 0.0

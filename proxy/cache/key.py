@@ -1,0 +1,191 @@
+"""Which calls may share an answer, and the name under which it is kept. Pure.
+
+Source: DESIGN.md §8.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b, sha256
+from typing import Any
+
+import msgspec
+
+from proxy.call import Call
+from proxy.config import Upstream
+from proxy.providers.seam import Route, Target
+
+FORMAT = 1  # of the canonical form: another form is another key
+SHARED = "*"  # the tenant that is everybody
+NOBODY = "-"  # the tenant of callers whom nobody tells apart
+# They decide nothing about the answer; `model` stays, since answers name what was asked for.
+LEFT_OUT = (
+    "stream", "stream_options", "user", "metadata", "store", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention",
+)  # fmt: skip
+# Below these, null is the same as nothing at all. Elsewhere it may be a value of the upstream's own templates.
+_KNOWN = frozenset(
+    "messages tools tool_choice functions function_call response_format audio prediction modalities logit_bias stop "
+    "web_search_options reasoning".split()
+)
+_SCHEMAS = frozenset({"parameters", "schema"})  # below these it is a value: {"const": null}
+_ACCOUNT = ("openai-organization", "openai-project")  # whose answer it is, beside the credential
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Whose answer to what.
+
+    Args:
+        digest: of everything that decides the answer, and of whom it is for; 32 bytes.
+        tenant: a caller's name, or a digest.
+    """
+
+    digest: bytes
+    route: str
+    tenant: str
+
+    @property
+    def text(self) -> str:
+        """The key in Redis, but for the namespace: no prompt, and no credential, can be read from it."""
+        return f"{self.route}:{self.tenant}:{self.digest.hex()}"
+
+
+def is_cacheable(call: Call, *, any_temperature: bool) -> bool:
+    """Whether the same call may be given the same answer again."""
+    members, body = call.members, call.body
+    if "store" in members and body[members["store"]] == b"true":
+        return False
+    if any_temperature or call.operation == "embeddings":
+        return True
+    return ("temperature" in members and _is_zero(body[members["temperature"]])) or (
+        "seed" in members and body[members["seed"]] != b"null"
+    )
+
+
+def _is_zero(text: bytes) -> bool:
+    try:
+        return float(text) == 0
+    except ValueError:
+        return False
+
+
+def takes_callers_keys(route: Route) -> bool:
+    """Whether the caller's own credential goes upstream, to a target whose answers are kept."""
+    return any(target.upstream.credential == "caller" for target in _answering(route))
+
+
+def tenant_of(call: Call, *, shared: bool, own_key: bool) -> str:
+    """Whose answers the call may be given.
+
+    Args:
+        own_key: the caller's credential goes upstream, and it may be that only there it is known who may ask.
+    """
+    if shared:
+        return SHARED
+    caller = call.caller
+    if not own_key or caller.credential is None:
+        return caller.name or NOBODY
+    whose = [caller.credential, *(call.headers.get(name, "") for name in _ACCOUNT)]
+    digest = sha256("\n".join(whose).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return digest if caller.name is None else f"{caller.name}~{digest}"
+
+
+def digest_of_body(body: bytes) -> bytes:
+    """Of the body as it came: what is known of it need not be found out again."""
+    return blake2b(body, digest_size=32).digest()
+
+
+def place_of(route: Route, operation: str, upstreams: Mapping[str, bytes]) -> bytes:
+    """What of a call's way decides its answer: the route, and the set of its targets but for fallbacks.
+
+    Args:
+        upstreams: what of each upstream does, by name.
+    """
+    targets = sorted({_target(target, upstreams[target.name]) for target in _answering(route)})
+    return b"\n".join([str(FORMAT).encode(), operation.encode(), route.name.encode(), *targets])
+
+
+def _answering(route: Route) -> tuple[Target, ...]:
+    """The targets whose answers are kept."""
+    return route.targets[: route.fallback_from or len(route.targets)]
+
+
+def is_answered_by(route: Route, upstream: str, model: str) -> bool:
+    """Whether that is a target whose answers are kept: a fallback's are not."""
+    return any((target.name, target.model) == (upstream, model) for target in _answering(route))
+
+
+def _target(target: Target, upstream: bytes) -> bytes:
+    return b"\t".join([target.name.encode(), target.model.encode(), upstream])
+
+
+def upstream_digest(upstream: Upstream) -> bytes:
+    """What of an upstream's settings decides its answers; of headers and addresses only a digest leaves this room."""
+    decisive = [
+        upstream.provider, str(upstream.base_url), repr(sorted(upstream.query.items())),
+        repr(sorted(upstream.headers.items())), repr(upstream.settings),
+    ]  # fmt: skip
+    return sha256("\n".join(decisive).encode()).hexdigest().encode()
+
+
+def key_of(call: Call, route: str, tenant: str, place: bytes) -> Key | None:
+    """The key of a call.
+
+    Args:
+        place: as `place_of` tells it.
+
+    Returns:
+        None for a body of which two readers could each believe something else: its answer is nobody else's.
+    """
+    body = canonical(call.body)
+    if body is None:
+        return None
+    return Key(sha256(b"%b\0%b\0%b" % (place, tenant.encode(), body)).digest(), route, tenant)
+
+
+def _number(text: str) -> float:
+    """The number, the same however it is spelled; raises ValueError for one that no float can hold."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise ValueError("too large")
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=_number).decode
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def canonical(body: bytes) -> bytes | None:
+    """A body without what decides nothing, its keys in order and its numbers spelled alike.
+
+    A key that stands twice in one object below the top is lost by the decoder, and with it its colon: then the body
+    has no such form. An escaped colon could hide that.
+    """
+    try:
+        fields = _decode(body)
+        text = _encode(fields)
+        if text.count(b":") != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
+            return None
+        if b"null" in body:
+            fields = {name: _bare(name, value) for name, value in fields.items() if value is not None}
+        elif fields.keys().isdisjoint(LEFT_OUT):
+            return text
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    for name in LEFT_OUT:
+        fields.pop(name, None)
+    return _encode(fields)
+
+
+def _bare(name: str, value: Any) -> Any:
+    return _without_nulls(value) if name in _KNOWN else value
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: each if name in _SCHEMAS else _without_nulls(each) for name, each in value.items() if each is not None
+        }
+    return _each(value) if isinstance(value, list) else value
+
+
+def _each(values: Iterable[Any]) -> list[Any]:
+    return [_without_nulls(value) for value in values]

@@ -1,0 +1,259 @@
+"""The Redis tier: what other sidecars have been answered, and what outlives this one. Calls wait for it briefly.
+
+Source: aiocache 0.12.3 (`backends/redis.py`); its `clear` empties the whole database, and is never called.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from aiocache import RedisCache
+from aiocache.serializers import NullSerializer
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError, ResponseError
+
+from proxy.cache.entry import Entry, Foreign, pack, unpack
+from proxy.cache.key import Key
+from proxy.config import RedisTier as Settings
+from proxy.shared_state import connect, end_tasks, kind_of
+
+logger = logging.getLogger("octet")
+
+AT_ONCE = 16  # commands; those above wait, and their calls do not
+MOST_ASKED = 256  # calls that wait for an answer; those above do without
+MOST_WRITING = 64  # answers on their way
+LARGE_BYTES = 64 * 1024  # of an answer that is not packed on the loop
+BESIDE_BYTES = 64 * 1024  # of an entry, beside its answer
+LOOK_SECONDS = 1.0  # between two looks whether Redis is well again
+_LEAST_TTL = 0.001
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+
+
+class _Bytes(RedisCache):  # type: ignore[misc]
+    """Values as they are; of a value that is too large only so much is read as shows that."""
+
+    def __init__(self, settings: Settings, most_bytes: int) -> None:
+        super().__init__(NullSerializer(encoding=None), namespace=f"{settings.namespace}:answer", timeout=None)
+        if settings.url is None:
+            raise ValueError("a Redis tier needs an address")
+        self.client = connect(settings.url, AT_ONCE + 4)
+        self._most_bytes = most_bytes
+
+    async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> bytes | None:  # noqa: ARG002
+        value: Any = await self.client.getrange(key, 0, self._most_bytes)
+        return value or None
+
+    async def keys(self, pattern: str) -> AsyncIterator[bytes]:
+        """Keys that fit, a few at a time."""
+        async for key in self.client.scan_iter(match=f"{self.namespace}:{pattern}", count=500):
+            yield key
+
+    async def remove(self, keys: list[bytes]) -> int:
+        """Delete keys as they are in Redis, with their namespace."""
+        if isinstance(self.client, RedisCluster):  # which serves several keys only of one slot
+            return sum([await self.client.unlink(key) for key in keys])
+        return int(await self.client.unlink(*keys))
+
+
+class RedisTier:
+    """Answers in Redis.
+
+    Args:
+        most_bytes: of an answer; what is larger is neither written nor read.
+        looked_up, kept: told of each look-up and each write, and how it went.
+        on_up: told whenever Redis comes (True) or goes (False).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        most_bytes: int,
+        looked_up: Callable[[str, str], object],
+        kept: Callable[[str, str], object],
+        on_up: Callable[[bool], object] = id,
+    ) -> None:
+        self.settings = settings
+        self.up = True  # until it is seen that it is not
+        self._most_bytes = most_bytes + BESIDE_BYTES
+        self._bytes = _Bytes(settings, self._most_bytes)
+        self._looked_up = partial(looked_up, "redis")
+        self._kept = partial(kept, "redis")
+        self._on_up = on_up
+        self._me = os.urandom(8).hex()
+        self._lanes = asyncio.Semaphore(AT_ONCE)
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._writing: set[asyncio.Task[Any]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._release = self._bytes.client.register_script(_RELEASE)
+
+    def start(self) -> None:
+        """Look whether Redis is there."""
+        self._looking = self._spawn(self._look(), set())
+
+    async def close(self) -> None:
+        """Stop, and close every connection; what is being written gets a moment."""
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=0.25)
+        await end_tasks([*self._asking, *self._writing, *([self._looking] if self._looking else [])])
+        await self._bytes.client.aclose()
+
+    async def get(self, key: Key, late: Callable[[Entry], object]) -> Entry | None:
+        """The entry under a key, if Redis tells it in time.
+
+        Args:
+            late: takes it when it comes later.
+        """
+        if not self.up or len(self._asking) >= MOST_ASKED:
+            self._looked_up("skipped")
+            return None
+        task = self._spawn(self._read(key), self._asking)
+        done, _ = await asyncio.wait((task,), timeout=self.settings.timeout_seconds)
+        if done:
+            found: Entry | None = task.result()
+            return found
+        self._looked_up("timeout")
+        self._trouble(TimeoutError())
+        task.add_done_callback(lambda ended: _hand_on(ended, late))
+        return None
+
+    def put(self, key: Key, entry: Entry, ttl: float) -> None:
+        """Write an entry behind the caller's back, for so many seconds."""
+        if not self.up or len(self._writing) >= MOST_WRITING:
+            self._kept("skipped")
+        elif ttl > _LEAST_TTL:
+            self._spawn(self._write(key, entry, ttl), self._writing)
+
+    async def delete(self, key: Key) -> int:
+        """Remove an entry; raises RedisError, OSError."""
+        return int(await self._bytes.delete(key.text))
+
+    async def delete_all(self, pattern: str) -> int:
+        """Remove the entries whose keys fit a glob, behind the namespace; raises RedisError, OSError."""
+        removed, batch = 0, list[bytes]()
+        async for found in self._bytes.keys(pattern):
+            batch.append(found)
+            if len(batch) >= 500:
+                removed += await self._bytes.remove(batch)
+                batch = []
+        return removed + (await self._bytes.remove(batch) if batch else 0)
+
+    async def claim(self, key: Key, seconds: float) -> bool:
+        """Whether this process is to ask upstream, and no other; also when Redis cannot say."""
+        if not self.up:
+            return True
+        try:
+            async with self._lanes:
+                told = await self._bytes.client.set(self._lease(key), self._me, nx=True, px=max(1, int(seconds * 1000)))
+        except (RedisError, OSError) as error:
+            self._trouble(error)
+            return True
+        return bool(told)
+
+    def release(self, key: Key) -> None:
+        """Let others ask upstream, behind the caller's back; writes begun before this come first."""
+        self._spawn(self._let_go(key, list(self._writing)), self._writing)
+
+    def _lease(self, key: Key) -> str:
+        return f"{self.settings.namespace}:asking:{key.text}"
+
+    async def _let_go(self, key: Key, before: list[asyncio.Task[Any]]) -> None:
+        if before:
+            await asyncio.wait(before)
+        try:
+            await self._release(keys=[self._lease(key)], args=[self._me])
+        except (RedisError, OSError) as error:
+            self._trouble(error)
+
+    async def _read(self, key: Key) -> Entry | None:
+        try:
+            async with self._lanes:
+                data = await self._bytes.get(key.text)
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                self._looked_up("foreign")
+            else:
+                self._looked_up("error")
+                self._trouble(error)
+            return None
+        except (RedisError, OSError) as error:
+            self._looked_up("error")
+            self._trouble(error)
+            return None
+        if data is None:
+            self._looked_up("miss")
+            return None
+        try:
+            entry = unpack(data, self._most_bytes)
+            if entry.digest != key.digest:
+                raise Foreign("of another key")
+        except Foreign:
+            self._looked_up("foreign")
+            return None
+        return entry
+
+    async def _write(self, key: Key, entry: Entry, ttl: float) -> None:
+        try:
+            data = pack(entry) if entry.size < LARGE_BYTES else await asyncio.to_thread(pack, entry)
+            if len(data) > self._most_bytes:
+                self._kept("too_large")
+                return
+            async with self._lanes:
+                await self._bytes.set(key.text, data, ttl=float(ttl))
+        except ResponseError as error:  # no memory, read only: answers can still be read
+            self._kept("error")
+            logger.debug("Redis keeps no answer: %s", kind_of(error))
+        except (RedisError, OSError) as error:
+            self._kept("error")
+            self._trouble(error)
+        else:
+            self._kept("ok")
+
+    def _trouble(self, error: Exception) -> None:
+        """Ask no more until Redis is seen to be well."""
+        if not self.up:
+            return
+        self.up = False
+        self._on_up(False)
+        logger.warning("Redis does not serve the cache: %s; answers are kept in memory meanwhile", kind_of(error))
+        if self._looking is None or self._looking.done():
+            self._looking = self._spawn(self._look(pause=True), set())
+
+    async def _look(self, *, pause: bool = False) -> None:
+        """Until Redis answers."""
+        while True:
+            if pause:
+                await asyncio.sleep(LOOK_SECONDS)
+            pause = True
+            try:
+                await self._bytes.client.ping()
+            except (RedisError, OSError) as error:
+                self._trouble(error)
+            else:
+                self._back()
+                return
+
+    def _back(self) -> None:
+        was, self.up = self.up, True
+        self._on_up(True)
+        if not was:
+            logger.info("Redis serves the cache again")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], among: set[asyncio.Task[Any]]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+        task.add_done_callback(_look_at)
+        return task
+
+
+def _hand_on(task: asyncio.Task[Entry | None], late: Callable[[Entry], object]) -> None:
+    if not task.cancelled() and task.exception() is None and (entry := task.result()) is not None:
+        late(entry)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the cache's Redis tier failed", exc_info=error)

@@ -1,0 +1,77 @@
+"""How a Redis is talked to, whoever does: short waits, one try, a bounded number of connections.
+
+Source: redis-py 8.1 (`asyncio/client.py`, `asyncio/cluster.py`, `asyncio/sentinel.py`); its defaults would try eleven
+times.
+"""
+
+from typing import Any
+
+from pydantic import SecretStr
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from proxy.config import RedisPlace, parse_redis_url
+
+PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
+
+Client = Redis | RedisCluster
+
+
+def connect(url: SecretStr, most_connections: int) -> Client:
+    """A client; nothing is connected before it is used.
+
+    Args:
+        most_connections: whoever needs one more waits for it, not longer than for an answer.
+    """
+    place = parse_redis_url(url.get_secret_value())
+    if place.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in place.hosts]
+        return RedisCluster(
+            startup_nodes=nodes, ssl=place.tls, retry=_no_retry(), max_connections=most_connections, **_habits(place)
+        )
+    if place.kind == "sentinel":
+        security: dict[str, Any] = {"ssl": True} if place.tls else {}
+        watchers: Any = Sentinel(place.hosts, sentinel_kwargs={**_times(), **security})  # type: ignore[no-untyped-call]
+        master: Redis = watchers.master_for(
+            place.service,
+            db=place.db,
+            retry=_no_retry(),
+            max_connections=most_connections,
+            **security,
+            **_habits(place),
+        )
+        return master
+    pool = BlockingConnectionPool(
+        max_connections=most_connections, timeout=PATIENCE_SECONDS, db=place.db, retry=_no_retry(), **_server(place),
+        **_habits(place),
+    )  # fmt: skip
+    return Redis.from_pool(pool)
+
+
+def _server(place: RedisPlace) -> dict[str, Any]:
+    if place.path:
+        return {"connection_class": UnixDomainSocketConnection, "path": place.path}
+    host, port = place.hosts[0]
+    return {"host": host, "port": port, **({"connection_class": SSLConnection} if place.tls else {})}
+
+
+def _habits(place: RedisPlace) -> dict[str, Any]:
+    return {
+        **_times(),
+        "username": place.username,
+        "password": place.password,
+        "protocol": 2,
+        "client_name": "octet",
+    }
+
+
+def _times() -> dict[str, float]:
+    return {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
+
+
+def _no_retry() -> Retry:
+    return Retry(NoBackoff(), 0)
