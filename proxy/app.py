@@ -71,7 +71,7 @@ class App:
         means = Means(resources.standings, self._telemetry, random.random)
         answers = None
         if resources.tiers is not None:
-            answers = Answers(config, resources.tiers, resources.flights, self._telemetry, means.clock)
+            answers = Answers(config, resources.tiers, resources.starts, self._telemetry, means.clock)
         snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, answers, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
         self._model_lists = ModelLists(resources.endpoints.values())
@@ -132,6 +132,10 @@ class App:
 
     @property
     def upstreams(self) -> Resources:
+        return self._resources
+
+    @property
+    def cache(self) -> Resources:
         return self._resources
 
     def models(self) -> list[Json]:

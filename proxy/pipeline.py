@@ -16,9 +16,9 @@ from typing import Protocol
 from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
 from proxy.cache.answers import Answers
-from proxy.cache.control import control_of
+from proxy.cache.control import USUAL, control_of
 from proxy.cache.passage import Passage
-from proxy.call import Call, Operation, header_values
+from proxy.call import NEVER, Call, Caller, Operation, header_values
 from proxy.config import Config
 from proxy.errors import (
     CallerError,
@@ -64,7 +64,7 @@ class Answer(Protocol):
         """The request's body."""
         ...
 
-    def expect(self, call: Call, record: CallRecord) -> None:
+    def expect(self, record: CallRecord) -> None:
         """A reply is being made; a stream may be kept alive meanwhile."""
         ...
 
@@ -136,7 +136,7 @@ class Pipeline:
     async def _serve(
         self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation
     ) -> None:
-        snapshot = self.snapshot
+        snapshot, answers = self.snapshot, self.snapshot.answers
         if "via" in headers and snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
@@ -144,6 +144,11 @@ class Pipeline:
         began = time.perf_counter()
         body = await answer.body()
         record.body_seconds = time.perf_counter() - began
+        if answers is not None:
+            recalled = answers.recall(operation, caller, headers, body, record)
+            if recalled is not None:
+                await self._give(recalled, caller, answer, record)
+                return
         call = parse(
             body,
             operation=operation,
@@ -157,18 +162,18 @@ class Pipeline:
         route = snapshot.router.choose(call, self._chance)
         record.route = route.name
         record.routed = time.perf_counter()
-        answer.expect(call, record)
+        answer.expect(record)
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
         tokens = Estimate(call)
         walk = Walk(call, route, snapshot.means, deadline, tokens, record)
         passage = self._passage(call, route, record)
         if passage is None:
             way: AbstractAsyncContextManager[Reply] = walk
-            room = snapshot.callers.room(call, record, deadline.whole, tokens)
+            room = snapshot.callers.room(caller, record, deadline.whole, tokens)
         else:
-            found = passage.look() or await passage.fetch()
+            found = passage.look() or (passage.may_fetch and await passage.fetch())
             way = passage.around(walk, deadline, answer)
-            room = snapshot.callers.room(call, record, deadline.whole, NOTHING if found else tokens)
+            room = snapshot.callers.room(caller, record, deadline.whole, NOTHING if found else tokens)
         if room is None:
             async with way as reply:
                 await answer.deliver(reply, record)
@@ -176,14 +181,26 @@ class Pipeline:
             async with room, way as reply:
                 await answer.deliver(reply, record)
 
+    async def _give(self, reply: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
+        """Answer with what is kept; it is a request of the caller's all the same."""
+        record.routed = time.perf_counter()
+        answer.expect(record)
+        room = self.snapshot.callers.room(caller, record, NEVER, NOTHING)
+        if room is None:
+            await answer.deliver(reply, record)
+        else:
+            async with room:
+                await answer.deliver(reply, record)
+
     def _passage(self, call: Call, route: Route, record: CallRecord) -> Passage | None:
         """The call's way through the cache; None when the cache has nothing to do with it."""
-        answers = self.snapshot.answers
+        answers, header = self.snapshot.answers, call.headers.get("cache-control")
+        control = control_of(header) if header else USUAL
         if answers is not None and route.cache is not None:
-            question = answers.question(call, route, record)
-            if question is not None:
-                return Passage(answers, question, self._renew)
-        if "cache-control" in call.headers and control_of(call.headers["cache-control"]).only_kept:
+            key = answers.key(call, route, route.cache) if control.write else None
+            if key is not None:
+                return Passage(answers, call, route, route.cache, key, control, record, self._renew)
+        if control.only_kept:
             raise NotKept("this call has no kept answer, and wants no other (only-if-cached)")
         return None
 

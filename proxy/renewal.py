@@ -28,7 +28,7 @@ class Nobody:
     async def body(self) -> bytes:
         return self._body
 
-    def expect(self, call: Call, record: CallRecord) -> None:
+    def expect(self, record: CallRecord) -> None:
         """There is nobody to keep waiting."""
 
     async def deliver(self, reply: Reply, record: CallRecord) -> None:

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.cache.answers import Flights
+from proxy.cache.answers import Starts
 from proxy.cache.memory import MemoryTier
 from proxy.call import NEVER, Json
 from proxy.config import Config, Limits
@@ -53,7 +53,7 @@ class Resources:
             from proxy import shared_state
 
             self._shared = shared_state.SharedState(config.redis, partial(telemetry.watched.redis, "state"))
-        self.flights: Flights = {}
+        self.starts: Starts = {}
         self.tiers: Tiers | None = None
         if any(route.cache is not None for route in config.routes):
             self.tiers = self._tiers()
@@ -94,7 +94,7 @@ class Resources:
 
         config, telemetry = self._config, self._telemetry
         memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.evicted)
-        telemetry.watched.cache(memory, self.flights)
+        telemetry.watched.cache(memory, self.starts)
         redis = None
         if config.cache.redis is not None:
             up = partial(telemetry.watched.redis, "cache")
@@ -160,6 +160,16 @@ class Resources:
     def describe(self) -> list[Json]:
         """How every upstream stands, for people."""
         return [describe(standing, self.circuits.by_upstream[name]) for name, standing in self.standings.items()]
+
+    def describe_cache(self) -> Json:
+        """How the cache stands, for people."""
+        told: Json = self.tiers.describe() if self.tiers is not None else {"memory": None, "redis": None}
+        return {**told, "in_flight": len(self.starts), **self._telemetry.cache_counts()}
+
+    async def purge(self, wanted: Mapping[str, str]) -> Json:
+        """Keep what fits no longer; see `Tiers.purge`."""
+        gone: Json = {"removed": {"memory": 0, "redis": None}}
+        return await self.tiers.purge(wanted) if self.tiers is not None else gone
 
     async def close(self) -> None:
         """Stop asking, and close every connection."""

@@ -1,28 +1,31 @@
 """What the cache knows under one configuration: the keys of calls, what may be kept, and what is kept already."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from proxy.cache.control import USUAL, Control, control_of
 from proxy.cache.entry import Entry
 from proxy.cache.flight import Flight
 from proxy.cache.key import (
+    ACCOUNT,
     Key,
     digest_of_body,
     is_answered_by,
     is_cacheable,
     key_of,
     place_of,
+    read,
     takes_callers_keys,
     tenant_of,
     upstream_digest,
 )
 from proxy.cache.memory import Kept
-from proxy.call import Call, Facts
+from proxy.cache.replay import Replay
+from proxy.call import Call, Caller, Facts, Operation
 from proxy.config import Config, RouteCache
-from proxy.openai_format.transcript import Form, Transcript, Untellable, form_of
+from proxy.openai_format.transcript import Form, Transcript, Untellable
 from proxy.providers.seam import Route
+from proxy.reply import WholeReply
 from proxy.telemetry import CallRecord, Telemetry
 from proxy.telemetry.prices import PriceList
 
@@ -31,132 +34,181 @@ if TYPE_CHECKING:  # it loads the Redis client: for those who keep answers
 
 REMEMBERED = 4096  # bodies that have been answered from memory
 _FILTERED = (b'"finish_reason":"content_filter"', b'"finish_reason": "content_filter"')
+_NO_HEADERS: Mapping[str, str] = {}
+_NO_FACTS = Facts()
 
-Flights = dict[tuple[bytes, bool], Flight]  # by digest, and whether they are streams
+
+class Start(Protocol):
+    """A call that is made, and that others may join."""
+
+    @property
+    def joinable(self) -> bool: ...
+
+    @property
+    def flight(self) -> Flight:
+        """With those who have joined."""
+        ...
 
 
-class Question:
-    """One call that the cache may answer, or learn the answer of."""
+Starts = dict[tuple[bytes, bool], Start]  # by digest, and whether it is a stream
 
-    __slots__ = ("call", "control", "form", "key", "record", "route", "rules")
 
-    def __init__(
-        self, call: Call, route: Route, rules: RouteCache, key: Key, control: Control, record: CallRecord
-    ) -> None:
-        self.call = call
-        self.route = route
-        self.rules = rules
-        self.key = key
-        self.control = control
-        self.record = record
-        self.form: Form = form_of(stream=call.stream, wants_usage=call.wants_usage)
+class _Known(NamedTuple):
+    """What is known of a body that came before."""
+
+    digest: bytes
+    form: Form
+    route: str
+    model: str
+    paced: bool
 
 
 class Answers:
     """The cache as calls see it.
 
     Args:
-        flights: those of the process.
+        starts: the calls that may be joined, of the process.
         clock: of the loop.
     """
 
     def __init__(
-        self, config: Config, tiers: "Tiers", flights: Flights, telemetry: Telemetry, clock: Callable[[], float]
+        self, config: Config, tiers: "Tiers", starts: Starts, telemetry: Telemetry, clock: Callable[[], float]
     ) -> None:
         self.tiers = tiers
-        self.flights = flights
+        self.starts = starts
         self.telemetry = telemetry
         self.clock = clock
         self.most_bytes = config.cache.max_entry_bytes
         self.renewing: set[bytes] = set()  # what is being asked again behind callers' backs
+        self.hits, self.misses = telemetry.lookups("memory", "hit"), telemetry.lookups("memory", "miss")
+        self._stored = telemetry.writes("memory", "ok")
         self._prices = PriceList(config.upstreams)
         self._upstreams = {name: upstream_digest(upstream) for name, upstream in config.upstreams.items()}
-        self._known: dict[tuple[str, str, str, bytes], Key] = {}
         self._own_keys: dict[str, bool] = {}  # by route: whether callers' keys go upstream
         self._places: dict[tuple[str, str, str], bytes] = {}
+        self._known: dict[tuple[object, ...], _Known] = {}
+        self._bodies: set[int] = set()  # hashes of known bodies: another need not be digested
+        self._by_credential = any(upstream.credential == "caller" for upstream in config.upstreams.values())
+        named = {name.lower() for route in config.routes for name in route.match.headers}
+        self._deciding = sorted(named.union(ACCOUNT) if self._by_credential else named)
 
-    def question(self, call: Call, route: Route, record: CallRecord) -> Question | None:
-        """The call as the cache sees it; None when it has nothing to do with it."""
-        header, rules = call.headers.get("cache-control"), route.cache
-        control = control_of(header) if header else USUAL
-        if rules is None or not control.write or not is_cacheable(call, any_temperature=rules.any_temperature):
+    def key(self, call: Call, route: Route, rules: RouteCache) -> Key | None:
+        """The key of a call; None when its answer is for it alone."""
+        body = call.body
+        fields = read(body)
+        if fields is None or not is_cacheable(fields, call.operation, any_temperature=rules.any_temperature):
             return None
         own_key = self._own_keys.get(route.name)
         if own_key is None:
             own_key = self._own_keys[route.name] = takes_callers_keys(route)
-        key = self._key(call, route, tenant_of(call, shared=rules.shared, own_key=own_key))
-        return Question(call, route, rules, key, control, record) if key is not None else None
-
-    def _key(self, call: Call, route: Route, tenant: str) -> Key | None:
-        known = self._known.get((route.name, tenant, call.operation, digest_of_body(call.body)))
-        if known is not None:
-            return known
         way = (route.name, call.model, call.operation)
         place = self._places.get(way)
         if place is None:
             if len(self._places) >= REMEMBERED:  # callers invent names
                 self._places.clear()
             place = self._places[way] = place_of(route, call.operation, self._upstreams)
-        return key_of(call, route.name, tenant, place)
+        return key_of(body, fields, route.name, tenant_of(call, shared=rules.shared, own_key=own_key), place)
 
-    def remember(self, question: Question) -> None:
-        """A body that was answered from memory will come again: its key need not be made again."""
-        key, call = question.key, question.call
+    # Bodies that came before.
+
+    def recall(
+        self, operation: Operation, caller: Caller, headers: Mapping[str, str], body: bytes, record: CallRecord
+    ) -> WholeReply | Replay | None:
+        """The answer to a body that has been answered from memory before, without reading it; noted in the record.
+
+        Everything that decides where a call goes, and whose it is, must be the same.
+        """
+        if hash(body) not in self._bodies or "cache-control" in headers:
+            return None
+        known = self._known.get(self._look(operation, caller, headers, body))
+        kept = self.tiers.memory.get(known.digest) if known is not None else None
+        if known is None or kept is None:
+            return None
+        now, text = self.clock(), kept.told(known.form)
+        if text is None or kept.good_until <= now:
+            return None
+        record.route, record.model_asked, record.stream = known.route, known.model, known.form != "whole"
+        record.cache, record.cache_key = "memory", known.digest
+        self.hits[0] += 1
+        return self.reply(kept, text, known.form, record, now, paced=known.paced)
+
+    def remember(self, call: Call, route: Route, rules: RouteCache, digest: bytes, form: Form) -> None:
+        """A call that was answered from memory will come again: it need not be read again."""
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        self._known[key.route, key.tenant, call.operation, digest_of_body(call.body)] = key
+            self._bodies.clear()
+        look = self._look(call.operation, call.caller, call.headers, call.body)
+        self._bodies.add(hash(call.body))
+        self._known[look] = _Known(digest, form, route.name, call.model, rules.replay == "paced")
 
-    def usable(self, question: Question, kept: Kept | None, stale_seconds: float = 0.0) -> bool:
-        """Whether the call may be given this answer, which may be so long past its time."""
-        if kept is None or not question.control.read:
-            return False
-        now = self.clock()
-        return now < kept.good_until + stale_seconds and kept.age(now) <= question.control.max_age
+    def _look(
+        self, operation: Operation, caller: Caller, headers: Mapping[str, str], body: bytes
+    ) -> tuple[object, ...]:
+        whose = caller.credential if self._by_credential else None
+        return (operation, caller.name, whose, digest_of_body(body), *[headers.get(name) for name in self._deciding])
 
-    def told(self, question: Question, kept: Kept) -> bytes | None:
-        """A kept answer as this call wants it; None when it cannot be told so."""
+    # Kept answers.
+
+    def told(self, kept: Kept, form: Form) -> bytes | None:
+        """A kept answer in a form; None when it cannot be told so."""
         try:
-            return self.tiers.memory.tell(kept, question.form)
+            return self.tiers.memory.tell(kept, form)
         except Untellable:
             self.telemetry.looked_up("memory", "untellable")
             return None
 
+    def reply(
+        self, kept: Kept, text: bytes, form: Form, record: CallRecord, now: float, *, paced: bool
+    ) -> WholeReply | Replay:
+        """A kept answer, told to a caller; noted in the record."""
+        entry = kept.entry
+        record.age = int(kept.age(now))
+        record.upstream, record.model, record.dropped = entry.upstream, entry.model, entry.dropped
+        record.first_token = time.perf_counter()
+        if entry.cost:
+            self.telemetry.saved(entry.route, entry.upstream, entry.cost)
+        if form == "whole":
+            return WholeReply(_NO_HEADERS, entry.dropped, text, _NO_FACTS)
+        return Replay(text, entry.dropped, entry.streamed if paced else 0.0)
+
     def keep(
         self,
-        question: Question,
+        key: Key,
+        call: Call,
+        route: Route,
+        rules: RouteCache,
+        record: CallRecord,
         transcript: Transcript,
         facts: Facts,
         dropped: tuple[str, ...],
-        streamed: float = 0.0,
-        *,
-        joined: int = 0,
+        streamed: float,
+        joined: int,
     ) -> None:
         """Keep a good answer, if it is one to be kept; `joined` calls have been saved by it already."""
-        record, rules = question.record, question.rules
         cost = self._prices.cost(record.upstream, record.model, facts.usage)
         if joined and cost:
             self.telemetry.saved(record.route, record.upstream, joined * cost)
-        if rules.ttl_seconds == 0 or not self._is_whole(question, transcript, facts):
+        if rules.ttl_seconds == 0 or not _is_whole(call, route, rules, record, transcript, facts):
             return
         entry = Entry(
-            question.key.digest, question.key.route, question.key.tenant, record.upstream, record.model,
-            question.call.operation != "completions", time.time(), self.tiers.good_seconds(rules.ttl_seconds),
-            transcript, dropped, streamed, cost,
+            key.digest, key.route, key.tenant, record.upstream, record.model, call.operation != "completions",
+            time.time(), self.tiers.good_seconds(rules.ttl_seconds), transcript, dropped, streamed, cost,
         )  # fmt: skip
-        size = len(transcript.whole or b"") + len(transcript.events)
-        if size > self.most_bytes:
-            self.telemetry.kept("memory", "too_large")
+        if entry.answer_size <= self.most_bytes and self.tiers.put(key, entry):
+            self._stored[0] += 1
         else:
-            self.telemetry.kept("memory", "ok" if self.tiers.put(question.key, entry) else "too_large")
+            self.telemetry.kept("memory", "too_large")
 
-    def _is_whole(self, question: Question, transcript: Transcript, facts: Facts) -> bool:
-        """Whether an answer is one that others may have: it came to its own end, from where the route wanted it."""
-        record, route = question.record, question.route
-        if not is_answered_by(route, record.upstream, record.model):
-            return False
-        if question.call.operation == "embeddings":
-            return True
-        if not facts.finished or not facts.finish_reason:
-            return False
-        text = transcript.whole if transcript.whole is not None else transcript.events
-        return question.rules.store_filtered or not any(mark in text for mark in _FILTERED)
+
+def _is_whole(
+    call: Call, route: Route, rules: RouteCache, record: CallRecord, transcript: Transcript, facts: Facts
+) -> bool:
+    """Whether an answer is one that others may have: it came to its own end, from where the route wanted it."""
+    if not is_answered_by(route, record.upstream, record.model):
+        return False
+    if call.operation == "embeddings":
+        return True
+    if not facts.finished or not facts.finish_reason:
+        return False
+    text = transcript.whole if transcript.whole is not None else transcript.events
+    return rules.store_filtered or not any(mark in text for mark in _FILTERED)

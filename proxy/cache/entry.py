@@ -40,10 +40,15 @@ class Entry(msgspec.Struct, frozen=True):
     cost: float | None = None
 
     @property
+    def answer_size(self) -> int:
+        """Bytes of the answer."""
+        told = self.transcript
+        return len(told.whole or b"") + len(told.events) + len(told.usage_event)
+
+    @property
     def size(self) -> int:
         """Bytes in memory, about."""
-        told = self.transcript
-        return _OVERHEAD + len(told.whole or b"") + len(told.events) + len(told.usage_event)
+        return _OVERHEAD + self.answer_size
 
 
 class Foreign(ValueError):

@@ -27,6 +27,7 @@ class Flight:
     """Can be joined until it is over. Implements `Told` for its readers, and `Out` for the upstream's stream.
 
     Args:
+        task: the starter's handler.
         form: what the starter asked for.
         deadline: the starter's; that of a joiner with more time becomes the call's.
         most_bytes: a stream that becomes longer is not kept, and can no longer be joined.
@@ -39,6 +40,7 @@ class Flight:
     def __init__(
         self,
         walk: Walk,
+        task: "asyncio.Task[object] | None",
         form: Form,
         deadline: Deadline,
         most_bytes: int,
@@ -53,7 +55,7 @@ class Flight:
         self.is_over = False
         self.joined = 0  # how many have, so far
         self.began = 0.0  # when content came, in the loop's time
-        self._task = asyncio.current_task()
+        self._task = task
         self._loop = asyncio.get_running_loop()
         self._walk = walk
         self._form: Form = form

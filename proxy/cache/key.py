@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.call import Call
+from proxy.call import Call, Json, Operation
 from proxy.config import Upstream
 from proxy.providers.seam import Route, Target
 
@@ -27,7 +27,7 @@ _KNOWN = frozenset(
     "web_search_options reasoning".split()
 )
 _SCHEMAS = frozenset({"parameters", "schema"})  # below these it is a value: {"const": null}
-_ACCOUNT = ("openai-organization", "openai-project")  # whose answer it is, beside the credential
+ACCOUNT = ("openai-organization", "openai-project")  # whose answer it is, beside the credential
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -48,23 +48,17 @@ class Key(msgspec.Struct, frozen=True):
         return f"{self.route}:{self.tenant}:{self.digest.hex()}"
 
 
-def is_cacheable(call: Call, *, any_temperature: bool) -> bool:
-    """Whether the same call may be given the same answer again."""
-    members, body = call.members, call.body
-    if "store" in members and body[members["store"]] == b"true":
+def is_cacheable(fields: Json, operation: Operation, *, any_temperature: bool) -> bool:
+    """Whether a call with these fields may be given the same answer again."""
+    if fields.get("store") is True:
         return False
-    if any_temperature or call.operation == "embeddings":
+    if any_temperature or operation == "embeddings":
         return True
-    return ("temperature" in members and _is_zero(body[members["temperature"]])) or (
-        "seed" in members and body[members["seed"]] != b"null"
-    )
+    return _is_zero(fields.get("temperature")) or fields.get("seed") is not None
 
 
-def _is_zero(text: bytes) -> bool:
-    try:
-        return float(text) == 0
-    except ValueError:
-        return False
+def _is_zero(value: Any) -> bool:
+    return value == 0 and not isinstance(value, bool)
 
 
 def takes_callers_keys(route: Route) -> bool:
@@ -83,7 +77,7 @@ def tenant_of(call: Call, *, shared: bool, own_key: bool) -> str:
     caller = call.caller
     if not own_key or caller.credential is None:
         return caller.name or NOBODY
-    whose = [caller.credential, *(call.headers.get(name, "") for name in _ACCOUNT)]
+    whose = [caller.credential, *(call.headers.get(name, "") for name in ACCOUNT)]
     digest = sha256("\n".join(whose).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return digest if caller.name is None else f"{caller.name}~{digest}"
 
@@ -126,19 +120,22 @@ def upstream_digest(upstream: Upstream) -> bytes:
     return sha256("\n".join(decisive).encode()).hexdigest().encode()
 
 
-def key_of(call: Call, route: str, tenant: str, place: bytes) -> Key | None:
+def key_of(body: bytes, fields: Json, route: str, tenant: str, place: bytes) -> Key | None:
     """The key of a call.
 
     Args:
+        fields: of the body, as `read` gives them; they are used up.
         place: as `place_of` tells it.
 
     Returns:
         None for a body of which two readers could each believe something else: its answer is nobody else's.
     """
-    body = canonical(call.body)
-    if body is None:
+    text = canonical(body, fields)
+    if text is None:
         return None
-    return Key(sha256(b"%b\0%b\0%b" % (place, tenant.encode(), body)).digest(), route, tenant)
+    hashed = sha256(place)
+    hashed.update(b"\0%b\0%b" % (tenant.encode(), text))
+    return Key(hashed.digest(), route, tenant)
 
 
 def _number(text: str) -> float:
@@ -153,26 +150,33 @@ _decode = msgspec.json.Decoder(dict[str, Any], float_hook=_number).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def canonical(body: bytes) -> bytes | None:
+def read(body: bytes) -> Json | None:
+    """A body's fields, its numbers the same however they are spelled; None when it cannot be read so."""
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def canonical(body: bytes, fields: Json) -> bytes | None:
     """A body without what decides nothing, its keys in order and its numbers spelled alike.
 
     A key that stands twice in one object below the top is lost by the decoder, and with it its colon: then the body
     has no such form. An escaped colon could hide that.
+
+    Args:
+        fields: of the body; used up.
     """
-    try:
-        fields = _decode(body)
-        text = _encode(fields)
-        if text.count(b":") != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
-            return None
-        if b"null" in body:
-            fields = {name: _bare(name, value) for name, value in fields.items() if value is not None}
-        elif fields.keys().isdisjoint(LEFT_OUT):
-            return text
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+    colons = 0
     for name in LEFT_OUT:
-        fields.pop(name, None)
-    return _encode(fields)
+        if name in fields:
+            colons += _encode(fields.pop(name)).count(b":") + 1
+    text = _encode(fields)
+    if text.count(b":") + colons != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
+        return None
+    if b"null" in text:
+        return _encode({name: _bare(name, value) for name, value in fields.items() if value is not None})
+    return text
 
 
 def _bare(name: str, value: Any) -> Any:

@@ -1,9 +1,12 @@
 """The right to ask upstream, where several processes would: one does, the others wait for what it keeps."""
 
 import asyncio
+from collections.abc import Callable
 
-from proxy.cache.answers import Answers, Question
+from proxy.cache.answers import Answers
+from proxy.cache.key import Key
 from proxy.cache.memory import Kept
+from proxy.config import RouteCache
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.02, 0.25  # seconds between looks for what another process keeps
 
@@ -11,25 +14,25 @@ _FIRST_LOOK, _LONGEST_PAUSE = 0.02, 0.25  # seconds between looks for what anoth
 class Lease:
     """Of one call. Redis gives it; without Redis everybody has it."""
 
-    def __init__(self, answers: Answers, question: Question) -> None:
+    def __init__(self, answers: Answers, key: Key, rules: RouteCache) -> None:
         self._answers = answers
-        self._question = question
+        self._key = key
+        self._seconds = rules.join_seconds
         self._held = False
 
-    async def obtain(self) -> Kept | None:
-        """Wait for it, at most the route's `join_seconds`; or what another process has kept meanwhile."""
-        redis, question, answers = self._answers.tiers.redis, self._question, self._answers
-        if redis is None:
+    async def obtain(self, usable: Callable[[Kept], bool]) -> Kept | None:
+        """Wait for it, at most the route's `join_seconds`; or what another process has kept, if it will do."""
+        tiers, clock, pause = self._answers.tiers, self._answers.clock, _FIRST_LOOK
+        if tiers.redis is None:
             return None
-        seconds, pause = question.rules.join_seconds, _FIRST_LOOK
-        until = answers.clock() + seconds
-        while not await redis.claim(question.key, seconds):
-            if answers.clock() >= until:
+        until = clock() + self._seconds
+        while not await tiers.redis.claim(self._key, self._seconds):
+            if clock() >= until:
                 return None
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 1.5 * pause)
-            kept: Kept | None = await answers.tiers.get(question.key)
-            if kept is not None and answers.usable(question, kept):
+            kept: Kept | None = await tiers.get(self._key)
+            if kept is not None and usable(kept):
                 return kept
         self._held = True
         return None
@@ -39,4 +42,4 @@ class Lease:
         redis = self._answers.tiers.redis
         if self._held and redis is not None:
             self._held = False
-            redis.release(self._question.key)
+            redis.release(self._key)

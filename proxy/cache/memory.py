@@ -31,6 +31,10 @@ class Kept:
         """Seconds since the answer was made."""
         return max(0.0, now - self.came)
 
+    def told(self, form: Form) -> bytes | None:
+        """The answer in a form that was asked for before."""
+        return self._forms.get(form)
+
     def tell(self, form: Form) -> bytes:
         """The answer in a form; raises Untellable."""
         text = self._forms.get(form)

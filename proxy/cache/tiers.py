@@ -5,17 +5,21 @@ Source: aiocache 0.12.3 (`base.py`): the contract of a cache, of which calls use
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
+from redis.exceptions import RedisError
 
 from proxy.cache.entry import Entry
 from proxy.cache.key import Key
 from proxy.cache.memory import Kept, MemoryTier
 from proxy.cache.redis_tier import RedisTier
+from proxy.call import Json
 from proxy.config import Cache as Settings
+from proxy.errors import ProxyFault
+from proxy.shared_state import kind_of
 
 JITTER = 0.1  # of a time to live, so that what was made at once does not end at once
 
@@ -64,6 +68,37 @@ class Tiers(BaseCache):  # type: ignore[misc]
             ttl = min(entry.good, self._settings.redis.ttl_seconds) if self._settings.redis is not None else 0.0
             self.redis.put(key, entry, ttl + self._stale_seconds(entry.route))
         return self.memory.put(kept)
+
+    def describe(self) -> Json:
+        """How the tiers stand, for people."""
+        memory, redis = self.memory, self.redis
+        told: Json = {"memory": {"entries": len(memory), "bytes": memory.bytes, "max_bytes": memory.max_bytes}}
+        return {**told, "redis": {"up": redis.up} if redis is not None else None}
+
+    async def purge(self, wanted: Mapping[str, str]) -> Json:
+        """Keep what fits no longer: a `route`, a `tenant`, a `key` (its digest in hex); how much has gone.
+
+        Raises:
+            ProxyFault: Redis cannot be asked; memory has been.
+        """
+        route, tenant, key = (wanted.get(name) for name in ("route", "tenant", "key"))
+
+        def fits(entry: Entry) -> bool:
+            return (
+                (route is None or entry.route == route)
+                and (tenant is None or entry.tenant == tenant)
+                and (key is None or entry.digest.hex() == key)
+            )
+
+        removed: Json = {"memory": self.memory.drop_if(fits), "redis": None}
+        if self.redis is not None:
+            pattern = ":".join("*" if each is None else each.replace("*", "\\*") for each in (route, tenant, key))
+            try:
+                removed["redis"] = await self.redis.delete_all(pattern)
+            except (RedisError, OSError) as error:
+                told = f"{removed['memory']} answers have left memory, but Redis cannot be asked ({kind_of(error)})"
+                raise ProxyFault(told, code="redis_unavailable", status=503) from error
+        return {"removed": removed}
 
     async def _get(self, key: Key, encoding: str | None = None, _conn: Any = None) -> Kept | None:  # noqa: ARG002
         kept = self.memory.get(key.digest)

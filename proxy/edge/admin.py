@@ -21,10 +21,16 @@ from proxy.openai_format.encoding import encode
 from proxy.telemetry import CallRecord, Telemetry
 
 UPSTREAMS = "/admin/upstreams"
+CACHE, PURGE = "/admin/cache", "/admin/cache/purge"
 _OFFERED = (
     "/metrics, /healthz, /readyz, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
-    "POST /admin/upstreams/{name}/reset"
+    "POST /admin/upstreams/{name}/reset, GET /admin/cache, POST /admin/cache/purge"
 )
+PURGEABLE = {
+    "route": re.compile(r"[A-Za-z0-9_.-]{1,64}"),
+    "tenant": re.compile(r"[A-Za-z0-9_.~*-]{1,128}"),
+    "key": re.compile(r"[0-9a-f]{64}"),
+}
 _ACTION = re.compile(rf"{UPSTREAMS}/([A-Za-z0-9_.-]{{1,64}})/(open|reset)")
 _LONGEST = 86400.0  # seconds
 
@@ -34,6 +40,9 @@ class State(DataState, Protocol):
 
     @property
     def upstreams(self) -> "Upstreams": ...
+
+    @property
+    def cache(self) -> "Cache": ...
 
 
 class Upstreams(Protocol):
@@ -47,6 +56,16 @@ class Upstreams(Protocol):
 
     def reset(self, name: str) -> bool:
         """Let calls through again, and forget failures; False: there is no such upstream."""
+        ...
+
+
+class Cache(Protocol):
+    """What is kept, as an operator sees it."""
+
+    def describe_cache(self) -> Json: ...
+
+    async def purge(self, wanted: Mapping[str, str]) -> Json:
+        """Keep what fits no longer: a `route`, a `tenant`, a `key`; all of them that are given."""
         ...
 
 
@@ -68,7 +87,7 @@ class AdminEndpoints:
         path = request.path
         if path.startswith("/admin"):
             check_operator(request, self._state.pipeline.snapshot.auth)
-            return self._steer(request)
+            return await self._steer(request)
         if path not in ("/metrics", LIVE, READY):
             raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
         _expect(request, "GET", "HEAD")
@@ -80,10 +99,16 @@ class AdminEndpoints:
         body = await asyncio.to_thread(render, self._telemetry.registry)
         return web.Response(body=body, headers={"content-type": content_type})
 
-    def _steer(self, request: web.BaseRequest) -> web.Response:
+    async def _steer(self, request: web.BaseRequest) -> web.Response:
         if request.path == UPSTREAMS:
             _expect(request, "GET", "HEAD")
             return _json({"upstreams": self._state.upstreams.describe()})
+        if request.path == CACHE:
+            _expect(request, "GET", "HEAD")
+            return _json(self._state.cache.describe_cache())
+        if request.path == PURGE:
+            _expect(request, "POST")
+            return _json(await self._state.cache.purge(_wanted(request.query)))
         match = _ACTION.fullmatch(request.path)
         if match is None:
             raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
@@ -130,6 +155,18 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _wanted(query: Mapping[str, str]) -> dict[str, str]:
+    """Which answers are to go."""
+    wanted = {name: query[name] for name in PURGEABLE if name in query}
+    known = set(PURGEABLE) | {"all"}
+    if set(query) - known or not all(wanted.values()) or bool(wanted) is ("all" in query):
+        raise InvalidRequest("say which: ?route=NAME, ?tenant=NAME, ?key=DIGEST, several of them, or ?all")
+    for name, value in wanted.items():
+        if not PURGEABLE[name].fullmatch(value):
+            raise InvalidRequest(f"there can be no such {name}", param=name)
+    return wanted
 
 
 def _seconds(query: Mapping[str, str]) -> float | None:

@@ -6,7 +6,6 @@ from typing import Protocol, cast
 
 from aiohttp import web
 
-from proxy.call import Call
 from proxy.config import Server
 from proxy.edge.body import Buffered, Share, read_body
 from proxy.edge.render import JSON_TYPE, call_lines, error_response
@@ -69,8 +68,8 @@ class CallAnswer:
     async def body(self) -> bytes:
         return await read_body(self._request, self._server, self._share)
 
-    def expect(self, call: Call, record: CallRecord) -> None:
-        if call.stream:
+    def expect(self, record: CallRecord) -> None:
+        if record.stream:
             self._stream = CallerStream(
                 self._written(),
                 self._listener.lines(self._request),

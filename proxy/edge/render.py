@@ -39,6 +39,8 @@ def call_lines(record: CallRecord, reply: Reply) -> str:
         f"x-request-id: {record.request_id}\r\nx-octet-attempts: {record.attempts}\r\n",
         f"server-timing: {_timing(record)}\r\n",
     ]
+    if record.cache_key:
+        lines.append(f"x-octet-cache-key: {record.cache_key.hex()}\r\n")
     if record.age is not None:
         lines.append(f"age: {record.age}\r\n")
     if reply.dropped:

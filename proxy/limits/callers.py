@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from proxy.call import Call, NoRoom
+from proxy.call import Caller, NoRoom
 from proxy.errors import NO_RETRY, LimitReached, TooSlow
 from proxy.limits.limiter import NEVER, Held, Limiter, Tokens
 from proxy.telemetry import CallRecord, Telemetry
@@ -23,7 +23,7 @@ class CallerLimits:
         self._telemetry = telemetry
 
     def room(
-        self, call: Call, record: CallRecord, until: float, tokens: Tokens
+        self, caller: Caller, record: CallRecord, until: float, tokens: Tokens
     ) -> AbstractAsyncContextManager[object] | None:
         """Holds room for a call while it is entered, and settles it with what the record says; None: no limits.
 
@@ -33,18 +33,18 @@ class CallerLimits:
         Raises on entering:
             LimitReached: there was none, nor in the time that a call may wait.
         """
-        limiter = self.limiters.get(call.caller.name) if call.caller.name is not None and self.limiters else None
-        return None if limiter is None else _Room(limiter, call, record, until, tokens, self._telemetry)
+        limiter = self.limiters.get(caller.name) if caller.name is not None and self.limiters else None
+        return None if limiter is None else _Room(limiter, caller, record, until, tokens, self._telemetry)
 
 
 class _Room:
-    __slots__ = ("_call", "_held", "_limiter", "_record", "_telemetry", "_tokens", "_until")
+    __slots__ = ("_caller", "_held", "_limiter", "_record", "_telemetry", "_tokens", "_until")
 
     def __init__(
-        self, limiter: Limiter, call: Call, record: CallRecord, until: float, tokens: Tokens, telemetry: Telemetry
+        self, limiter: Limiter, caller: Caller, record: CallRecord, until: float, tokens: Tokens, telemetry: Telemetry
     ) -> None:
         self._limiter = limiter
-        self._call = call
+        self._caller = caller
         self._record = record
         self._until = until
         self._tokens = tokens
@@ -52,7 +52,7 @@ class _Room:
         self._held: Held | None = None
 
     async def __aenter__(self) -> None:
-        limiter, name = self._limiter, self._call.caller.name or ""
+        limiter, name = self._limiter, self._caller.name or ""
         held: Held | NoRoom = limiter.take(self._tokens)
         if isinstance(held, NoRoom):
             self._telemetry.limited("caller", name, held.limit)

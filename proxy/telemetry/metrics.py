@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from proxy.call import Json
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.record import CallRecord
 from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
@@ -172,6 +173,14 @@ class Telemetry:
         """Note how long a call waited for a place."""
         self._queued.observe((scope, name), seconds)
 
+    def lookups(self, tier: str, result: str) -> Cell:
+        """The count of such looks."""
+        return self._lookups.bind((tier, result))
+
+    def writes(self, tier: str, result: str) -> Cell:
+        """The count of answers that a tier was to keep."""
+        return self._writes.bind((tier, result))
+
     def looked_up(self, tier: str, result: str) -> None:
         """Count a look into a tier; see docs/caching.md for the results."""
         self._lookups.add((tier, result))
@@ -179,6 +188,16 @@ class Telemetry:
     def kept(self, tier: str, result: str) -> None:
         """Count an answer that a tier was to keep."""
         self._writes.add((tier, result))
+
+    def cache_counts(self) -> Json:
+        """What the cache has done since the start, for people."""
+        return {
+            "lookups": self._lookups.tree(),
+            "writes": self._writes.tree(),
+            "evictions": self._evictions.tree(),
+            "joined": self._joined.tree(),
+            "cost_saved_usd": self._saved.tree(),
+        }
 
     def evicted(self, reason: str) -> None:
         """Count an answer that is kept no longer."""

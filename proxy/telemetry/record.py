@@ -30,6 +30,7 @@ class CallRecord(msgspec.Struct):
     phase: str = "admission"
     attempts: int = 0
     cache: str = "bypass"  # what it had to do with the answer: `memory`, `redis`, `miss`, `joined`
+    cache_key: bytes = b""  # the digest of the key it was, or could be, found under
     age: int | None = None  # of a kept answer, in seconds
     dropped: tuple[str, ...] = ()
     upstream_request_id: str = ""

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from proxy.call import Json
+
 Labels = tuple[str, ...]
 Cell = list[float]  # one number that can be added to
 
@@ -28,6 +30,16 @@ class Counter(Collector):
 
     def add(self, labels: Labels, more: float = 1.0) -> None:
         self.bind(labels)[0] += more
+
+    def tree(self) -> Json:
+        """The values by their labels, one level for each."""
+        tree: Json = {}
+        for labels, cell in list(self._cells.items()):
+            place = tree
+            for label in labels[:-1]:
+                place = place.setdefault(label, {})
+            place[labels[-1]] = cell[0]
+        return tree
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._family[0], self._family[1], labels=self._family[2])

@@ -41,6 +41,7 @@ class Case:
     chunks: int = 0
     dialect: str = ""
     only_octet: bool = False
+    headers: str = ""
 
     @property
     def request(self) -> bytes:
@@ -52,7 +53,7 @@ class Case:
         headers = f"Authorization: Bearer {KEY}\r\nUser-Agent: OpenAI/Python 2.0\r\nAccept: application/json\r\n"
         if self.dialect:
             headers += f"{DIALECT}: {self.dialect}\r\n"
-        return load.request(PATH, json.dumps(fields).encode(), headers)
+        return load.request(PATH, json.dumps(fields).encode(), headers + self.headers)
 
 
 def stream(name: str, dialect: str = "", model: str = f"bench-{CHUNKS}x20", *, only_octet: bool = True) -> Case:
@@ -67,6 +68,9 @@ CASES = [
     Case("json 1 KB, 256 connections", "bench-600", connections=256, rounds=8),
     Case("json 20 KB", "bench-20000", size=20_000, rounds=30),
     Case("json 1 MB", "bench-1000000", size=1_000_000, connections=4, rounds=10),
+    Case("json 1 KB, renamed", "alias-600", only_octet=True),
+    Case("json 1 KB, kept", "kept", only_octet=True),
+    Case("json 1 KB, kept anew", "kept", only_octet=True, headers="Cache-Control: no-cache\r\n"),
     STREAM,
     stream("stream, renamed", model="alias"),
     stream("stream, anthropic", "anthropic"),

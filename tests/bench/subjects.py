@@ -26,7 +26,7 @@ server:
     - {{name: other, key: other-key}}
     - name: bench
       key: {key}
-      models: ["bench-*", "alias*"]
+      models: ["bench-*", "alias*", "kept*"]
       limits: {{concurrent: 10000, requests_per_minute: 100000000, tokens_per_minute: 100000000000}}
 upstreams:
   openai: {{provider: openai, base_url: "http://127.0.0.1:{upstream}/v1", api_key: sk-ours, headers: {{x-team: bench}},
@@ -38,7 +38,12 @@ routes:
   - {{name: other, match: {{caller: [other]}}, targets: [{{upstream: openai}}]}}
   - {{name: claude, match: {{headers: {{x-bench: anthropic}}}}, targets: [{{upstream: claude}}]}}
   - {{name: ollama, match: {{headers: {{x-bench: ollama}}}}, targets: [{{upstream: ollama}}]}}
-  - {{name: alias, match: {{model: "alias*"}}, targets: [{{upstream: openai, model: bench-50x20}}]}}
+  - name: kept
+    match: {{model: kept}}
+    targets: [{{upstream: openai, model: bench-600}}]
+    cache: {{any_temperature: true}}
+  - {{name: alias, match: {{model: alias}}, targets: [{{upstream: openai, model: bench-50x20}}]}}
+  - {{name: alias-600, match: {{model: alias-600}}, targets: [{{upstream: openai, model: bench-600}}]}}
   - name: bench
     match: {{model: "bench-*"}}
     targets: [{{upstream: openai}}]

@@ -29,7 +29,7 @@ class Scene:
 
     def room(self, record: CallRecord, *, caller: str | None = "search", until: float = NEVER) -> Any:
         call = Call("id", 0.0, b"x" * 400, {}, "any", False, False, Caller(caller))
-        return self.limits.room(call, record, until, Estimate(call))
+        return self.limits.room(call.caller, record, until, Estimate(call))
 
     @property
     def left(self) -> tuple[int, float, float]:
@@ -59,7 +59,7 @@ async def test_callers_without_limits_are_not_bothered(caller: str | None) -> No
     assert scene.room(record(), caller=caller) is None
     nobody = CallerLimits({}, scene.telemetry)
     call = Call("id", 0.0, b"", {}, "any", False, False)
-    assert nobody.room(call, record(), NEVER, Estimate(call)) is None
+    assert nobody.room(call.caller, record(), NEVER, Estimate(call)) is None
     assert scene.left == FULL
 
 
