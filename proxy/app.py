@@ -70,8 +70,8 @@ class App:
         await resources.build(router, via)
         means = Means(resources.standings, self._telemetry, random.random)
         answers = None
-        if resources.tiers is not None:
-            answers = Answers(config, resources.tiers, resources.starts, self._telemetry, means.clock)
+        if resources.shelf is not None:
+            answers = Answers(config, resources.shelf, resources.starts, self._telemetry, means.clock)
         snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, answers, via)
         self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
         self._model_lists = ModelLists(resources.endpoints.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.answers import Starts
 from proxy.cache.memory import MemoryTier
+from proxy.cache.shelf import Shelf
 from proxy.call import NEVER, Json
 from proxy.config import Config, Limits
 from proxy.limits.bucket import Bucket
@@ -27,7 +28,6 @@ from proxy.upstream.health import HealthChecks
 from proxy.upstream.transport import Transport
 
 if TYPE_CHECKING:  # the client library takes 0.1 s and 7 MiB: it is for those who configure Redis
-    from proxy.cache.tiers import Tiers
     from proxy.limits.fleet import FleetShare
     from proxy.resilience.fleet import FleetLink
     from proxy.shared_state import SharedState
@@ -54,9 +54,8 @@ class Resources:
 
             self._shared = shared_state.SharedState(config.redis, partial(telemetry.watched.redis, "state"))
         self.starts: Starts = {}
-        self.tiers: Tiers | None = None
-        if any(route.cache is not None for route in config.routes):
-            self.tiers = self._tiers()
+        kept = any(route.cache is not None for route in config.routes)
+        self.shelf = self._shelf() if kept else None
 
     async def build(self, router: Router, via: str) -> None:
         """Make everything.
@@ -84,27 +83,28 @@ class Resources:
 
             self._links += [FleetLink(circuit, self._shared) for circuit in self.circuits.all()]
             self._shared.start()
-        if self.tiers is not None and self.tiers.redis is not None:
-            self.tiers.redis.start()
+        if self.shelf is not None and self.shelf.redis is not None:
+            self.shelf.redis.start()
 
-    def _tiers(self) -> "Tiers":
+    def _shelf(self) -> Shelf:
         """Where answers are kept."""
-        from proxy.cache.redis_tier import RedisTier
-        from proxy.cache.tiers import Tiers
-
         config, telemetry = self._config, self._telemetry
         memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.evicted)
         telemetry.watched.cache(memory, self.starts)
-        redis = None
-        if config.cache.redis is not None:
-            up = partial(telemetry.watched.redis, "cache")
-            redis = RedisTier(config.cache.redis, config.cache.max_entry_bytes, telemetry.looked_up, telemetry.kept, up)
-        stale = {
+        windows = {
             route.name: max(route.cache.stale_if_error_seconds, route.cache.stale_while_revalidate_seconds)
             for route in config.routes
             if route.cache is not None
         }
-        return Tiers(config.cache, memory, redis, lambda route: stale.get(route, 0.0), self._clock)
+        stale = lambda route: windows.get(route, 0.0)  # noqa: E731
+        if config.cache.redis is None:
+            return Shelf(config.cache, memory, stale, self._clock)
+        from proxy.cache.redis_tier import RedisTier
+        from proxy.cache.tiers import Tiers
+
+        up = partial(telemetry.watched.redis, "cache")
+        redis = RedisTier(config.cache.redis, config.cache.max_entry_bytes, telemetry.looked_up, telemetry.kept, up)
+        return Tiers(config.cache, memory, redis, stale, self._clock)
 
     def _limiter(self, scope: str, name: str, rules: Limits) -> Limiter | None:
         if rules.concurrent is rules.requests_per_minute is rules.tokens_per_minute is None:
@@ -163,13 +163,13 @@ class Resources:
 
     def describe_cache(self) -> Json:
         """How the cache stands, for people."""
-        told: Json = self.tiers.describe() if self.tiers is not None else {"memory": None, "redis": None}
+        told: Json = self.shelf.describe() if self.shelf is not None else {"memory": None, "redis": None}
         return {**told, "in_flight": len(self.starts), **self._telemetry.cache_counts()}
 
     async def purge(self, wanted: Mapping[str, str]) -> Json:
-        """Keep what fits no longer; see `Tiers.purge`."""
+        """Keep what fits no longer; see `Shelf.purge`."""
         gone: Json = {"removed": {"memory": 0, "redis": None}}
-        return await self.tiers.purge(wanted) if self.tiers is not None else gone
+        return await self.shelf.purge(wanted) if self.shelf is not None else gone
 
     async def close(self) -> None:
         """Stop asking, and close every connection."""
@@ -180,5 +180,5 @@ class Resources:
             await self._shared.close()
         for endpoint in self.endpoints.values():
             await endpoint.transport.close()
-        if self.tiers is not None:
-            await self.tiers.close()
+        if self.shelf is not None:
+            await self.shelf.close()

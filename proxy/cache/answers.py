@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.cache.entry import Entry
 from proxy.cache.flight import Flight
@@ -21,6 +21,7 @@ from proxy.cache.key import (
 )
 from proxy.cache.memory import Kept
 from proxy.cache.replay import Replay
+from proxy.cache.shelf import Shelf
 from proxy.call import Call, Caller, Facts, Operation
 from proxy.config import Config, RouteCache
 from proxy.openai_format.transcript import Form, Transcript, Untellable
@@ -28,9 +29,6 @@ from proxy.providers.seam import Route
 from proxy.reply import WholeReply
 from proxy.telemetry import CallRecord, Telemetry
 from proxy.telemetry.prices import PriceList
-
-if TYPE_CHECKING:  # it loads the Redis client: for those who keep answers
-    from proxy.cache.tiers import Tiers
 
 REMEMBERED = 4096  # bodies that have been answered from memory
 _FILTERED = (b'"finish_reason":"content_filter"', b'"finish_reason": "content_filter"')
@@ -72,9 +70,9 @@ class Answers:
     """
 
     def __init__(
-        self, config: Config, tiers: "Tiers", starts: Starts, telemetry: Telemetry, clock: Callable[[], float]
+        self, config: Config, shelf: Shelf, starts: Starts, telemetry: Telemetry, clock: Callable[[], float]
     ) -> None:
-        self.tiers = tiers
+        self.shelf = shelf
         self.starts = starts
         self.telemetry = telemetry
         self.clock = clock
@@ -121,7 +119,7 @@ class Answers:
         if hash(body) not in self._bodies or "cache-control" in headers:
             return None
         known = self._known.get(self._look(operation, caller, headers, body))
-        kept = self.tiers.memory.get(known.digest) if known is not None else None
+        kept = self.shelf.memory.get(known.digest) if known is not None else None
         if known is None or kept is None:
             return None
         now, text = self.clock(), kept.told(known.form)
@@ -152,7 +150,7 @@ class Answers:
     def told(self, kept: Kept, form: Form) -> bytes | None:
         """A kept answer in a form; None when it cannot be told so."""
         try:
-            return self.tiers.memory.tell(kept, form)
+            return self.shelf.memory.tell(kept, form)
         except Untellable:
             self.telemetry.looked_up("memory", "untellable")
             return None
@@ -192,9 +190,9 @@ class Answers:
             return
         entry = Entry(
             key.digest, key.route, key.tenant, record.upstream, record.model, call.operation != "completions",
-            time.time(), self.tiers.good_seconds(rules.ttl_seconds), transcript, dropped, streamed, cost,
+            time.time(), self.shelf.good_seconds(rules.ttl_seconds), transcript, dropped, streamed, cost,
         )  # fmt: skip
-        if entry.answer_size <= self.most_bytes and self.tiers.put(key, entry):
+        if entry.answer_size <= self.most_bytes and self.shelf.put(key, entry):
             self._stored[0] += 1
         else:
             self.telemetry.kept("memory", "too_large")

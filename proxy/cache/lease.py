@@ -22,16 +22,16 @@ class Lease:
 
     async def obtain(self, usable: Callable[[Kept], bool]) -> Kept | None:
         """Wait for it, at most the route's `join_seconds`; or what another process has kept, if it will do."""
-        tiers, clock, pause = self._answers.tiers, self._answers.clock, _FIRST_LOOK
-        if tiers.redis is None:
+        shelf, clock, pause = self._answers.shelf, self._answers.clock, _FIRST_LOOK
+        if shelf.redis is None:
             return None
         until = clock() + self._seconds
-        while not await tiers.redis.claim(self._key, self._seconds):
+        while not await shelf.redis.claim(self._key, self._seconds):
             if clock() >= until:
                 return None
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 1.5 * pause)
-            kept: Kept | None = await tiers.get(self._key)
+            kept = await shelf.fetch(self._key)
             if kept is not None and usable(kept):
                 return kept
         self._held = True
@@ -39,7 +39,7 @@ class Lease:
 
     def release(self) -> None:
         """Let others have it."""
-        redis = self._answers.tiers.redis
+        redis = self._answers.shelf.redis
         if self._held and redis is not None:
             self._held = False
             redis.release(self._key)

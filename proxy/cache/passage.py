@@ -75,7 +75,7 @@ class Passage:
     def look(self) -> bool:
         """Look in memory, and for the same call in flight; whether nothing else is needed."""
         answers = self._answers
-        kept = answers.tiers.memory.get(self._key.digest)
+        kept = answers.shelf.memory.get(self._key.digest)
         if kept is None:
             answers.misses[0] += 1
         elif self._usable(kept) and self._take(kept, "memory"):
@@ -86,17 +86,17 @@ class Passage:
             answers.telemetry.looked_up("memory", "stale")
             self._stale = kept
             if self._may_renew:
-                return answers.tiers.redis is None and self._serve_stale()
+                return answers.shelf.redis is None and self._serve_stale()
         return bool(answers.starts) and self._joinable() is not None
 
     @property
     def may_fetch(self) -> bool:
         """Whether there is Redis to look in, too."""
-        return self._answers.tiers.redis is not None and self._control.read
+        return self._answers.shelf.redis is not None and self._control.read
 
     async def fetch(self) -> bool:
         """Look in Redis; whether nothing else is needed."""
-        kept: Kept | None = await self._answers.tiers.get(self._key)
+        kept = await self._answers.shelf.fetch(self._key)
         if kept is not None and self._usable(kept) and self._take(kept, "redis"):
             self._answers.telemetry.looked_up("redis", "hit")
             return True
@@ -149,7 +149,7 @@ class Passage:
 
     async def _enter(self) -> Reply:
         if self._kept is None:
-            kept = self._answers.tiers.memory.get(self._key.digest)  # it may have come while there was no room
+            kept = self._answers.shelf.memory.get(self._key.digest)  # it may have come while there was no room
             if kept is not None and self._usable(kept):
                 self._take(kept, "memory")
         if self._kept is not None:

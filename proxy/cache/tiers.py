@@ -3,8 +3,6 @@
 Source: aiocache 0.12.3 (`base.py`): the contract of a cache, of which calls use the parts that wait for nobody.
 """
 
-import random
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,22 +14,19 @@ from proxy.cache.entry import Entry
 from proxy.cache.key import Key
 from proxy.cache.memory import Kept, MemoryTier
 from proxy.cache.redis_tier import RedisTier
+from proxy.cache.shelf import Shelf
 from proxy.call import Json
 from proxy.config import Cache as Settings
 from proxy.errors import ProxyFault
 from proxy.shared_state import kind_of
 
-JITTER = 0.1  # of a time to live, so that what was made at once does not end at once
 
-
-class Tiers(BaseCache):  # type: ignore[misc]
+class Tiers(BaseCache, Shelf):  # type: ignore[misc]
     """Entries under `Key`s, in memory and in Redis. The cache's own values are `Kept`.
 
     Args:
-        clock: of memory, never set back.
-        wall: unix time: what processes have in common.
-        stale_seconds: how long after its time the entry of a route may still serve, by the route's name.
-        chance: uniform in [0, 1).
+        seconds: most that Redis keeps an answer.
+        rest: see `Shelf`.
     """
 
     NAME = "octet"
@@ -40,69 +35,45 @@ class Tiers(BaseCache):  # type: ignore[misc]
         self,
         settings: Settings,
         memory: MemoryTier,
-        redis: RedisTier | None,
+        redis: RedisTier,
         stale_seconds: Callable[[str], float],
         clock: Callable[[], float],
-        wall: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
+        **rest: Callable[[], float],
     ) -> None:
-        super().__init__(NullSerializer(encoding=None), timeout=None)
-        self.memory = memory
-        self.redis = redis
-        self._settings = settings
-        self._stale_seconds = stale_seconds
-        self._clock, self._wall, self._chance = clock, wall, chance
-
-    def good_seconds(self, wanted: float | None) -> float:
-        """How long an answer made now is good, where a route wants `wanted`; None: as long as the tiers keep it."""
-        longest = self._settings.memory.ttl_seconds
-        if self._settings.redis is not None:
-            longest = max(longest, self._settings.redis.ttl_seconds)
-        seconds = longest if wanted is None else min(wanted, longest)
-        return seconds * (1 - JITTER * self._chance())
+        BaseCache.__init__(self, NullSerializer(encoding=None), timeout=None)
+        Shelf.__init__(self, settings, memory, stale_seconds, clock, **rest)
+        self.redis: RedisTier = redis
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Keep an entry that has just been made; Redis hears of it later. Whether memory keeps it."""
-        kept = self._kept(entry, 0.0)
-        if self.redis is not None:
-            ttl = min(entry.good, self._settings.redis.ttl_seconds) if self._settings.redis is not None else 0.0
-            self.redis.put(key, entry, ttl + self._stale_seconds(entry.route))
-        return self.memory.put(kept)
+        """Keep an entry that has just been made; Redis hears of it later. Whether memory has room for it at all."""
+        ttl = min(entry.good, self.redis.settings.ttl_seconds)
+        self.redis.put(key, entry, ttl + self.stale_seconds(entry.route))
+        return Shelf.put(self, key, entry)
 
-    def describe(self) -> Json:
-        """How the tiers stand, for people."""
-        memory, redis = self.memory, self.redis
-        told: Json = {"memory": {"entries": len(memory), "bytes": memory.bytes, "max_bytes": memory.max_bytes}}
-        return {**told, "redis": {"up": redis.up} if redis is not None else None}
+    async def fetch(self, key: Key) -> Kept | None:
+        """What is kept anywhere, good or stale; Redis is waited for no longer than its settings say."""
+        kept: Kept | None = await self.get(key)
+        return kept
 
     async def purge(self, wanted: Mapping[str, str]) -> Json:
-        """Keep what fits no longer: a `route`, a `tenant`, a `key` (its digest in hex); how much has gone.
+        """As `Shelf.purge`, and in Redis.
 
         Raises:
             ProxyFault: Redis cannot be asked; memory has been.
         """
-        route, tenant, key = (wanted.get(name) for name in ("route", "tenant", "key"))
-
-        def fits(entry: Entry) -> bool:
-            return (
-                (route is None or entry.route == route)
-                and (tenant is None or entry.tenant == tenant)
-                and (key is None or entry.digest.hex() == key)
-            )
-
-        removed: Json = {"memory": self.memory.drop_if(fits), "redis": None}
-        if self.redis is not None:
-            pattern = ":".join("*" if each is None else each.replace("*", "\\*") for each in (route, tenant, key))
-            try:
-                removed["redis"] = await self.redis.delete_all(pattern)
-            except (RedisError, OSError) as error:
-                told = f"{removed['memory']} answers have left memory, but Redis cannot be asked ({kind_of(error)})"
-                raise ProxyFault(told, code="redis_unavailable", status=503) from error
-        return {"removed": removed}
+        gone = await Shelf.purge(self, wanted)
+        parts = [wanted.get(name) for name in ("route", "tenant", "key")]
+        pattern = ":".join("*" if part is None else part.replace("*", "\\*") for part in parts)
+        try:
+            gone["removed"]["redis"] = await self.redis.delete_all(pattern)
+        except (RedisError, OSError) as error:
+            told = f"{gone['removed']['memory']} answers have left memory, but Redis cannot be asked: {kind_of(error)}"
+            raise ProxyFault(told, code="redis_unavailable", status=503) from error
+        return gone
 
     async def _get(self, key: Key, encoding: str | None = None, _conn: Any = None) -> Kept | None:  # noqa: ARG002
         kept = self.memory.get(key.digest)
-        if self.redis is None or (kept is not None and kept.good_until > self._clock()):
+        if kept is not None and kept.good_until > self.clock():
             return kept
         entry = await self.redis.get(key, self._fill)
         return self._fill(entry) if entry is not None else kept
@@ -119,26 +90,19 @@ class Tiers(BaseCache):  # type: ignore[misc]
 
     async def _delete(self, key: Key, _conn: Any = None) -> int:
         dropped = self.memory.drop(key.digest)
-        removed = await self.redis.delete(key) if self.redis is not None else 0
-        return int(dropped) or removed
+        return max(int(dropped), await self.redis.delete(key))
 
     async def _exists(self, key: Key, _conn: Any = None) -> bool:
         return await self._get(key) is not None
 
     async def _close(self, *_: Any, **__: Any) -> None:
-        if self.redis is not None:
-            await self.redis.close()
+        await self.redis.close()
 
     def _fill(self, entry: Entry) -> Kept:
-        """Bring an entry of Redis to memory. Clocks of two machines differ: what is older than now is new."""
-        kept = self._kept(entry, max(0.0, self._wall() - entry.made))
+        """Bring an entry of Redis to memory. Clocks of two machines differ: what is younger than now is new."""
+        kept = self.kept(entry, max(0.0, self.wall() - entry.made))
         known = self.memory.get(entry.digest)
         if known is not None and known.entry.made > entry.made:
             return known
         self.memory.put(kept)
         return kept
-
-    def _kept(self, entry: Entry, age: float) -> Kept:
-        good = min(max(0.0, entry.good - age), self._settings.memory.ttl_seconds)
-        stale = max(0.0, entry.good + self._stale_seconds(entry.route) - age - good)
-        return Kept(entry, age, self._clock(), good, min(stale, self._stale_seconds(entry.route)))
