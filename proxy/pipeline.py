@@ -197,9 +197,9 @@ class Pipeline:
         answers, header = self.snapshot.answers, call.headers.get("cache-control")
         control = control_of(header) if header else USUAL
         if answers is not None and route.cache is not None:
-            key = answers.key(call, route, route.cache) if control.write else None
-            if key is not None:
-                return Passage(answers, call, route, route.cache, key, control, record, self._renew)
+            question = answers.question(call, route, control, record)
+            if question is not None:
+                return Passage(answers, question, self._renew)
         if control.only_kept:
             raise NotKept("this call has no kept answer, and wants no other (only-if-cached)")
         return None

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from proxy.cache.control import Control
 from proxy.cache.entry import Entry
 from proxy.cache.flight import Flight
 from proxy.cache.key import (
@@ -20,6 +21,7 @@ from proxy.cache.key import (
     upstream_digest,
 )
 from proxy.cache.memory import Kept
+from proxy.cache.question import Question
 from proxy.cache.replay import Replay
 from proxy.cache.shelf import Shelf
 from proxy.call import Call, Caller, Facts, Operation
@@ -31,7 +33,7 @@ from proxy.telemetry import CallRecord, Telemetry
 from proxy.telemetry.prices import PriceList
 
 REMEMBERED = 4096  # bodies that have been answered from memory
-_FILTERED = (b'"finish_reason":"content_filter"', b'"finish_reason": "content_filter"')
+_FILTERED, _FILTERED_TOO = b'"finish_reason":"content_filter"', b'"finish_reason": "content_filter"'
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_FACTS = Facts()
 
@@ -90,8 +92,16 @@ class Answers:
         named = {name.lower() for route in config.routes for name in route.match.headers}
         self._deciding = sorted(named.union(ACCOUNT) if self._by_credential else named)
 
-    def key(self, call: Call, route: Route, rules: RouteCache) -> Key | None:
-        """The key of a call; None when its answer is for it alone."""
+    def question(self, call: Call, route: Route, control: Control, record: CallRecord) -> Question | None:
+        """The call as the cache sees it; None when its answer is for it alone."""
+        rules = route.cache
+        key = self._key(call, route, rules) if rules is not None and control.write else None
+        if rules is None or key is None:
+            return None
+        record.cache_key = key.digest
+        return Question(call, route, rules, key, control, record)
+
+    def _key(self, call: Call, route: Route, rules: RouteCache) -> Key | None:
         body = call.body
         fields = read(body)
         if fields is None or not is_cacheable(fields, call.operation, any_temperature=rules.any_temperature):
@@ -130,14 +140,17 @@ class Answers:
         self.hits[0] += 1
         return self.reply(kept, text, known.form, record, now, paced=known.paced)
 
-    def remember(self, call: Call, route: Route, rules: RouteCache, digest: bytes, form: Form) -> None:
+    def remember(self, question: Question) -> None:
         """A call that was answered from memory will come again: it need not be read again."""
+        call, rules = question.call, question.rules
         if len(self._known) >= REMEMBERED:
             self._known.clear()
             self._bodies.clear()
         look = self._look(call.operation, call.caller, call.headers, call.body)
         self._bodies.add(hash(call.body))
-        self._known[look] = _Known(digest, form, route.name, call.model, rules.replay == "paced")
+        self._known[look] = _Known(
+            question.key.digest, question.form, question.route.name, call.model, rules.replay == "paced"
+        )
 
     def _look(
         self, operation: Operation, caller: Caller, headers: Mapping[str, str], body: bytes
@@ -171,11 +184,7 @@ class Answers:
 
     def keep(
         self,
-        key: Key,
-        call: Call,
-        route: Route,
-        rules: RouteCache,
-        record: CallRecord,
+        question: Question,
         transcript: Transcript,
         facts: Facts,
         dropped: tuple[str, ...],
@@ -183,14 +192,16 @@ class Answers:
         joined: int,
     ) -> None:
         """Keep a good answer, if it is one to be kept; `joined` calls have been saved by it already."""
-        cost = self._prices.cost(record.upstream, record.model, facts.usage)
+        record, key = question.record, question.key
+        cost = self._prices.cost(record.upstream, record.model, facts.usage) if self._prices.known else None
         if joined and cost:
             self.telemetry.saved(record.route, record.upstream, joined * cost)
-        if rules.ttl_seconds == 0 or not _is_whole(call, route, rules, record, transcript, facts):
+        if question.rules.ttl_seconds == 0 or not _is_whole(question, transcript, facts):
             return
         entry = Entry(
-            key.digest, key.route, key.tenant, record.upstream, record.model, call.operation != "completions",
-            time.time(), self.shelf.good_seconds(rules.ttl_seconds), transcript, dropped, streamed, cost,
+            key.digest, key.route, key.tenant, record.upstream, record.model,
+            question.call.operation != "completions", time.time(),
+            self.shelf.good_seconds(question.rules.ttl_seconds), transcript, dropped, streamed, cost,
         )  # fmt: skip
         if entry.answer_size <= self.most_bytes and self.shelf.put(key, entry):
             self._stored[0] += 1
@@ -198,15 +209,14 @@ class Answers:
             self.telemetry.kept("memory", "too_large")
 
 
-def _is_whole(
-    call: Call, route: Route, rules: RouteCache, record: CallRecord, transcript: Transcript, facts: Facts
-) -> bool:
+def _is_whole(question: Question, transcript: Transcript, facts: Facts) -> bool:
     """Whether an answer is one that others may have: it came to its own end, from where the route wanted it."""
-    if not is_answered_by(route, record.upstream, record.model):
+    record = question.record
+    if not is_answered_by(question.route, record.upstream, record.model):
         return False
-    if call.operation == "embeddings":
+    if question.call.operation == "embeddings":
         return True
     if not facts.finished or not facts.finish_reason:
         return False
     text = transcript.whole if transcript.whole is not None else transcript.events
-    return rules.store_filtered or not any(mark in text for mark in _FILTERED)
+    return question.rules.store_filtered or not (_FILTERED in text or _FILTERED_TOO in text)

@@ -6,17 +6,14 @@ from types import TracebackType
 
 from proxy.cache.answers import Answers
 from proxy.cache.flight import Flight
-from proxy.cache.key import Key
 from proxy.cache.lease import Lease
 from proxy.cache.neighbours import Starter, Walk
+from proxy.cache.question import Question
 from proxy.cache.replay import Replay
-from proxy.call import Call, Deadline
-from proxy.config import RouteCache
+from proxy.call import Deadline
 from proxy.errors import ProxyError, ProxyFault
-from proxy.openai_format.transcript import Form, Transcript
-from proxy.providers.seam import Route
+from proxy.openai_format.transcript import Transcript
 from proxy.reply import LiveStream, Reply, WholeReply
-from proxy.telemetry import CallRecord
 
 
 class Departure:
@@ -29,31 +26,14 @@ class Departure:
     _flight: Flight | None = None  # once it is a stream, or somebody has joined
     _walks = False  # the walk has been entered
 
-    def __init__(
-        self,
-        answers: Answers,
-        call: Call,
-        route: Route,
-        rules: RouteCache,
-        key: Key,
-        record: CallRecord,
-        form: Form,
-        walk: Walk,
-        deadline: Deadline,
-        starter: Starter,
-    ) -> None:
+    def __init__(self, answers: Answers, question: Question, walk: Walk, deadline: Deadline, starter: Starter) -> None:
         self._answers = answers
-        self._call = call
-        self._route = route
-        self._rules = rules
-        self._key = key
-        self._record = record
-        self._form: Form = form
+        self._question = question
         self._walk = walk
         self._deadline = deadline
         self._starter = starter
         self._task = asyncio.current_task()
-        self._place = (key.digest, call.stream)
+        self._place = (question.key.digest, question.call.stream)
 
     def announce(self) -> None:
         """Let others join, unless there is another such call that they can join."""
@@ -64,15 +44,16 @@ class Departure:
     @cached_property
     def lease(self) -> Lease:
         """The right to be the one process that asks."""
-        return Lease(self._answers, self._key, self._rules)
+        return Lease(self._answers, self._question.key, self._question.rules)
 
     @property
     def flight(self) -> Flight:
         """With those who have joined; made when it is needed."""
         if self._flight is None:
+            question = self._question
             self._flight = Flight(
-                self._walk, self._task, self._form, self._deadline, self._answers.most_bytes, self._record,
-                self._expire, self._landed, chat=self._call.operation != "completions",
+                self._walk, self._task, question.form, self._deadline, self._answers.most_bytes, question.record,
+                self._expire, self._landed, chat=question.call.operation != "completions",
             )  # fmt: skip
             self._starter.share(self._hung_up)
         return self._flight
@@ -126,7 +107,7 @@ class Departure:
             if not self._flight.is_over:
                 fault = ProxyFault("the call that this one had joined was broken off")
                 self._flight.fail(error if isinstance(error, ProxyError) else fault)
-        if self._rules.join_seconds:
+        if self._question.rules.join_seconds:
             self.lease.release()
 
     def _landed(self, live: LiveStream, transcript: Transcript) -> None:
@@ -135,21 +116,18 @@ class Departure:
 
     def _keep(self, transcript: Transcript, reply: WholeReply | LiveStream, streamed: float) -> None:
         joined = self._flight.joined if self._flight is not None else 0
-        self._answers.keep(
-            self._key, self._call, self._route, self._rules, self._record, transcript, reply.facts, reply.dropped,
-            streamed, joined,
-        )  # fmt: skip
+        self._answers.keep(self._question, transcript, reply.facts, reply.dropped, streamed, joined)
 
     def _hung_up(self) -> bool:
         """The caller has gone; whether others need the call."""
         if not self.flight.starter_left():
             return False
-        self._record.outcome = "hangup"
+        self._question.record.outcome = "hangup"
         return True
 
     def _expire(self, error: ProxyError) -> None:
         """The caller is to get no more; whoever else waits is not concerned."""
-        record = self._record
+        record = self._question.record
         if self.flight.starter_left():
             record.outcome, record.reason, record.status = "upstream_error", error.reason, error.status
             self._starter.dismiss(error, record)

@@ -104,7 +104,10 @@ def _answering(route: Route) -> tuple[Target, ...]:
 
 def is_answered_by(route: Route, upstream: str, model: str) -> bool:
     """Whether that is a target whose answers are kept: a fallback's are not."""
-    return any((target.name, target.model) == (upstream, model) for target in _answering(route))
+    first = route.targets[0]
+    return (first.name == upstream and first.model == model) or any(
+        target.name == upstream and target.model == model for target in _answering(route)
+    )
 
 
 def _target(target: Target, upstream: bytes) -> bytes:

@@ -6,16 +6,14 @@ from types import TracebackType
 from typing import Literal
 
 from proxy.cache.answers import Answers
-from proxy.cache.control import Control
 from proxy.cache.departure import Departure
 from proxy.cache.flight import Flight, GoAlone
-from proxy.cache.key import Key
 from proxy.cache.memory import Kept
 from proxy.cache.neighbours import Starter, Walk
+from proxy.cache.question import Question
 from proxy.cache.reader import Reader
 from proxy.cache.replay import Replay
 from proxy.call import Call, Deadline
-from proxy.config import RouteCache
 from proxy.errors import (
     CallerKeyRefused,
     LimitReached,
@@ -25,10 +23,7 @@ from proxy.errors import (
     TooSlow,
     UpstreamError,
 )
-from proxy.openai_format.transcript import Form, form_of
-from proxy.providers.seam import Route
 from proxy.reply import Reply, WholeReply
-from proxy.telemetry import CallRecord
 
 _THEIR_FAULT = (RequestRefused, ModelMissing, CallerKeyRefused)  # another answer would not be one to this call
 
@@ -50,37 +45,20 @@ class Passage:
     _joined: tuple[Flight, Reader] | None = None  # another's flight
     _departure: Departure | None = None  # its own
 
-    def __init__(
-        self,
-        answers: Answers,
-        call: Call,
-        route: Route,
-        rules: RouteCache,
-        key: Key,
-        control: Control,
-        record: CallRecord,
-        renew: Renew,
-    ) -> None:
+    def __init__(self, answers: Answers, question: Question, renew: Renew) -> None:
         self._answers = answers
-        self._call = call
-        self._route = route
-        self._rules = rules
-        self._key = key
-        self._control = control
-        self._record = record
-        record.cache_key = key.digest
+        self._question = question
         self._renew = renew
-        self._form: Form = form_of(stream=call.stream, wants_usage=call.wants_usage)
 
     def look(self) -> bool:
         """Look in memory, and for the same call in flight; whether nothing else is needed."""
         answers = self._answers
-        kept = answers.shelf.memory.get(self._key.digest)
+        kept = answers.shelf.memory.get(self._question.key.digest)
         if kept is None:
             answers.misses[0] += 1
         elif self._usable(kept) and self._take(kept, "memory"):
             answers.hits[0] += 1
-            answers.remember(self._call, self._route, self._rules, self._key.digest, self._form)
+            answers.remember(self._question)
             return True
         else:
             answers.telemetry.looked_up("memory", "stale")
@@ -92,11 +70,11 @@ class Passage:
     @property
     def may_fetch(self) -> bool:
         """Whether there is Redis to look in, too."""
-        return self._answers.shelf.redis is not None and self._control.read
+        return self._answers.shelf.redis is not None and self._question.control.read
 
     async def fetch(self) -> bool:
         """Look in Redis; whether nothing else is needed."""
-        kept = await self._answers.shelf.fetch(self._key)
+        kept = await self._answers.shelf.fetch(self._question.key)
         if kept is not None and self._usable(kept) and self._take(kept, "redis"):
             self._answers.telemetry.looked_up("redis", "hit")
             return True
@@ -105,30 +83,30 @@ class Passage:
 
     def _usable(self, kept: Kept, stale_seconds: float = 0.0) -> bool:
         """Whether the call may be given this answer, which may be so long past its time."""
-        now = self._answers.clock()
-        return self._control.read and now < kept.good_until + stale_seconds and kept.age(now) <= self._control.max_age
+        now, control = self._answers.clock(), self._question.control
+        return control.read and now < kept.good_until + stale_seconds and kept.age(now) <= control.max_age
 
     @property
     def _may_renew(self) -> bool:
-        seconds = self._rules.stale_while_revalidate_seconds
+        seconds = self._question.rules.stale_while_revalidate_seconds
         return seconds > 0 and self._stale is not None and self._usable(self._stale, seconds)
 
     def _serve_stale(self) -> bool:
         """Whether an answer past its time will do while it is asked again."""
         if not self._may_renew or not self._take(self._stale, "memory"):
             return False
-        renewing, digest = self._answers.renewing, self._key.digest
+        renewing, digest = self._answers.renewing, self._question.key.digest
         if digest not in renewing:
             renewing.add(digest)
-            self._renew(self._call, lambda: renewing.discard(digest))
+            self._renew(self._question.call, lambda: renewing.discard(digest))
         return True
 
     def _take(self, kept: Kept | None, tier: Literal["memory", "redis"]) -> bool:
         """Give this answer, if it can be told as the call wants it."""
-        text = self._answers.told(kept, self._form) if kept is not None else None
+        text = self._answers.told(kept, self._question.form) if kept is not None else None
         if text is None:
             return False
-        self._kept, self._text, self._record.cache = kept, text, tier
+        self._kept, self._text, self._question.record.cache = kept, text, tier
         return True
 
     def around(self, walk: Walk, deadline: Deadline, starter: Starter) -> "Passage":
@@ -140,7 +118,7 @@ class Passage:
         try:
             return await self._enter()
         except (UpstreamError, LimitReached) as error:
-            seconds, stale = self._rules.stale_if_error_seconds, self._stale
+            seconds, stale = self._question.rules.stale_if_error_seconds, self._stale
             if not seconds or stale is None or isinstance(error, _THEIR_FAULT) or not self._usable(stale, seconds):
                 raise
             if not self._take(stale, "memory"):
@@ -149,12 +127,12 @@ class Passage:
 
     async def _enter(self) -> Reply:
         if self._kept is None:
-            kept = self._answers.shelf.memory.get(self._key.digest)  # it may have come while there was no room
+            kept = self._answers.shelf.memory.get(self._question.key.digest)  # it may have come while there was no room
             if kept is not None and self._usable(kept):
                 self._take(kept, "memory")
         if self._kept is not None:
             return self._replay()
-        if self._control.only_kept:
+        if self._question.control.only_kept:
             raise NotKept("there is no kept answer to this call, and it wants no other (only-if-cached)")
         flight = self._joinable() if self._answers.starts else None
         while flight is not None:
@@ -170,14 +148,13 @@ class Passage:
 
     async def _depart(self) -> Reply:
         """Send the call upstream, unless another process does it just now."""
-        self._record.cache = "miss"
+        self._question.record.cache = "miss"
         departure = self._departure = Departure(
-            self._answers, self._call, self._route, self._rules, self._key, self._record, self._form, self._walk,
-            self._deadline, self._starter,
-        )  # fmt: skip
+            self._answers, self._question, self._walk, self._deadline, self._starter
+        )
         departure.announce()
         try:
-            if self._rules.join_seconds and self._take(await departure.lease.obtain(self._usable), "redis"):
+            if self._question.rules.join_seconds and self._take(await departure.lease.obtain(self._usable), "redis"):
                 return departure.tell(self._replay())
             return await departure.go()
         except BaseException as error:
@@ -196,27 +173,27 @@ class Passage:
     def _replay(self) -> WholeReply | Replay:
         if self._kept is None:
             raise RuntimeError("nothing is kept")
-        paced, now = self._rules.replay == "paced", self._answers.clock()
-        return self._answers.reply(self._kept, self._text, self._form, self._record, now, paced=paced)
+        paced, now = self._question.rules.replay == "paced", self._answers.clock()
+        return self._answers.reply(self._kept, self._text, self._question.form, self._question.record, now, paced=paced)
 
     # Joined to the same call.
 
     def _joinable(self) -> Flight | None:
         """The same call in flight, if it can give what this one wants."""
-        if not self._control.read:
+        if not self._question.control.read:
             return None
-        digest, starts = self._key.digest, self._answers.starts
-        for place in ((digest, self._call.stream), (digest, True)):
+        digest, starts = self._question.key.digest, self._answers.starts
+        for place in ((digest, self._question.call.stream), (digest, True)):
             start = starts.get(place)
             if start is not None and start.joinable:
                 return start.flight
         return None
 
     async def _join(self, flight: Flight) -> Reply:
-        record, began = self._record, time.perf_counter()
-        reader = flight.board(self._form, self._deadline)
+        record, began = self._question.record, time.perf_counter()
+        reader = flight.board(self._question.form, self._deadline)
         record.cache = record.phase = "joined"
-        self._answers.telemetry.joined(self._route.name)
+        self._answers.telemetry.joined(self._question.route.name)
         try:
             whole = await reader.arrived
         except BaseException:

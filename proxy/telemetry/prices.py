@@ -16,6 +16,7 @@ class PriceList:
             name: [(Globs([glob]), price) for glob, price in upstream.prices.items()]
             for name, upstream in upstreams.items()
         }
+        self.known = any(self._prices.values())  # any price is
 
     def cost(self, upstream: str, model: str, usage: Json | None) -> float | None:
         """US dollars for so many tokens; None when the price, or their number, is not known."""
