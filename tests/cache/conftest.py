@@ -1,12 +1,13 @@
 """Sidecars that keep answers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
 from proxy.simulator import Simulator
+from tests.cache.stage import Stage, staged
 from tests.conftest import MODELS, Sidecar, Start
 
 StartCached = Callable[..., Awaitable[Sidecar]]
@@ -52,3 +53,31 @@ async def body_of(response: aiohttp.ClientResponse) -> bytes:
     body = await response.read()
     assert response.status == 200, body
     return body
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """An upstream that says what it is told to."""
+    async with staged() as running:
+        yield running
+
+
+@pytest.fixture
+async def on_stage(start: Start, stage: Stage) -> StartCached:
+    """Starts a sidecar in front of the stage, for any model."""
+
+    async def started(rules: dict[str, Any] | None = None, **tree: Any) -> Sidecar:
+        route = {
+            "name": "staged",
+            "targets": [{"upstream": "openai"}],
+            "retry": {"attempts": 1},
+            "cache": {"any_temperature": True} | (rules or {}),
+        }
+        return await start(**({"routes": [route], "upstreams": {"openai": {"base_url": stage.url}}} | tree))
+
+    return started
+
+
+def waiting(sidecar: Sidecar) -> int:
+    """How many wait for a call in flight, beside those who started one."""
+    return sum(len(start.flight._others) for start in sidecar.app.upstreams.starts.values())
