@@ -1,5 +1,6 @@
 """What the cache knows under one configuration: the keys of calls, what may be kept, and what is kept already."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -33,7 +34,7 @@ from proxy.telemetry import CallRecord, Telemetry
 from proxy.telemetry.prices import PriceList
 
 REMEMBERED = 4096  # bodies that have been answered from memory
-_FILTERED, _FILTERED_TOO = b'"finish_reason":"content_filter"', b'"finish_reason": "content_filter"'
+_is_filtered = re.compile(rb'"finish_reason": ?"content_filter"').search
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_FACTS = Facts()
 
@@ -60,7 +61,6 @@ class _Known(NamedTuple):
     form: Form
     route: str
     model: str
-    paced: bool
 
 
 class Answers:
@@ -138,19 +138,17 @@ class Answers:
         record.route, record.model_asked, record.stream = known.route, known.model, known.form != "whole"
         record.cache, record.cache_key = "memory", known.digest
         self.hits[0] += 1
-        return self.reply(kept, text, known.form, record, now, paced=known.paced)
+        return self.reply(kept, text, known.form, record, now)
 
     def remember(self, question: Question) -> None:
         """A call that was answered from memory will come again: it need not be read again."""
-        call, rules = question.call, question.rules
+        call = question.call
         if len(self._known) >= REMEMBERED:
             self._known.clear()
             self._bodies.clear()
         look = self._look(call.operation, call.caller, call.headers, call.body)
         self._bodies.add(hash(call.body))
-        self._known[look] = _Known(
-            question.key.digest, question.form, question.route.name, call.model, rules.replay == "paced"
-        )
+        self._known[look] = _Known(question.key.digest, question.form, question.route.name, call.model)
 
     def _look(
         self, operation: Operation, caller: Caller, headers: Mapping[str, str], body: bytes
@@ -169,7 +167,7 @@ class Answers:
             return None
 
     def reply(
-        self, kept: Kept, text: bytes, form: Form, record: CallRecord, now: float, *, paced: bool
+        self, kept: Kept, text: bytes, form: Form, record: CallRecord, now: float, *, paced: bool = False
     ) -> WholeReply | Replay:
         """A kept answer, told to a caller; noted in the record."""
         entry = kept.entry
@@ -177,7 +175,8 @@ class Answers:
         record.upstream, record.model, record.dropped = entry.upstream, entry.model, entry.dropped
         record.first_token = time.perf_counter()
         if entry.cost:
-            self.telemetry.saved(entry.route, entry.upstream, entry.cost)
+            upstream = entry.upstream if entry.upstream in self._upstreams else "other"
+            self.telemetry.saved(record.route, upstream, entry.cost)
         if form == "whole":
             return WholeReply(_NO_HEADERS, entry.dropped, text, _NO_FACTS)
         return Replay(text, entry.dropped, entry.streamed if paced else 0.0)
@@ -219,4 +218,4 @@ def _is_whole(question: Question, transcript: Transcript, facts: Facts) -> bool:
     if not facts.finished or not facts.finish_reason:
         return False
     text = transcript.whole if transcript.whole is not None else transcript.events
-    return question.rules.store_filtered or not (_FILTERED in text or _FILTERED_TOO in text)
+    return question.rules.store_filtered or b"content_filter" not in text or _is_filtered(text) is None

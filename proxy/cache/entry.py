@@ -83,6 +83,7 @@ def unpack(data: bytes, most_bytes: int) -> Entry:
         entry = _decode(text)
     except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
         raise Foreign("damaged") from error
-    if not _NAME.fullmatch(entry.upstream) or not 0 <= entry.made < 2**40 or not 0 <= entry.good < 2**40:
+    numbers = (entry.made, entry.good, entry.streamed, entry.cost or 0.0)
+    if not _NAME.fullmatch(entry.upstream) or not all(0 <= number < 2**40 for number in numbers):  # nan is neither
         raise Foreign("of another shape")
     return entry

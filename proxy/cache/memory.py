@@ -79,12 +79,14 @@ class MemoryTier:
     def put(self, kept: Kept) -> bool:
         """Keep it, in place of what was there; whether it fits at all."""
         digest = kept.entry.digest
-        self.drop(digest)
+        if digest in self._kept:
+            self.drop(digest)
         if kept.size > self.max_bytes:
             return False
         self._kept[digest] = kept
         self.bytes += kept.size
-        self._make_room()
+        if self.bytes > self.max_bytes:
+            self._make_room()
         return True
 
     def tell(self, kept: Kept, form: Form) -> bytes:

@@ -44,6 +44,7 @@ class Passage:
     _stale: Kept | None = None  # to be given if all else fails
     _joined: tuple[Flight, Reader] | None = None  # another's flight
     _departure: Departure | None = None  # its own
+    _given: WholeReply | Replay | None = None
 
     def __init__(self, answers: Answers, question: Question, renew: Renew) -> None:
         self._answers = answers
@@ -58,7 +59,8 @@ class Passage:
             answers.misses[0] += 1
         elif self._usable(kept) and self._take(kept, "memory"):
             answers.hits[0] += 1
-            answers.remember(self._question)
+            if not self._is_paced:
+                answers.remember(self._question)
             return True
         else:
             answers.telemetry.looked_up("memory", "stale")
@@ -66,6 +68,10 @@ class Passage:
             if self._may_renew:
                 return answers.shelf.redis is None and self._serve_stale()
         return bool(answers.starts) and self._joinable() is not None
+
+    @property
+    def _is_paced(self) -> bool:
+        return self._question.rules.replay == "paced" and self._question.call.stream
 
     @property
     def may_fetch(self) -> bool:
@@ -169,12 +175,17 @@ class Passage:
             await self._departure.end(kind, error, trace)
         elif self._joined is not None:
             self._leave(*self._joined)
+        if isinstance(self._given, Replay):
+            self._given.close()
 
     def _replay(self) -> WholeReply | Replay:
         if self._kept is None:
             raise RuntimeError("nothing is kept")
-        paced, now = self._question.rules.replay == "paced", self._answers.clock()
-        return self._answers.reply(self._kept, self._text, self._question.form, self._question.record, now, paced=paced)
+        paced, now = self._is_paced, self._answers.clock()
+        self._given = self._answers.reply(
+            self._kept, self._text, self._question.form, self._question.record, now, paced=paced
+        )
+        return self._given
 
     # Joined to the same call.
 

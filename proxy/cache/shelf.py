@@ -60,9 +60,8 @@ class Shelf:
 
     def kept(self, entry: Entry, age: float) -> Kept:
         """An entry of this age as memory keeps it."""
-        good = min(max(0.0, entry.good - age), self._memory_seconds)
-        window = self.stale_seconds(entry.route)
-        stale = min(window, max(0.0, entry.good + window - age - good))
+        good, window = min(max(0.0, entry.good - age), self._memory_seconds), self.stale_seconds(entry.route)
+        stale = min(window, max(0.0, entry.good + window - age - good)) if window else 0.0
         return Kept(entry, age, self.clock(), good, stale)
 
     def describe(self) -> Json:

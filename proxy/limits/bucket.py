@@ -38,7 +38,7 @@ class Bucket:
             self.level = min(self.capacity, self.level + max(0.0, now - self._at) * self.rate)
         self._at = now
         need = min(self.capacity, amount)
-        if not need or self.level >= need:
+        if self.level >= need:
             return 0.0
         return max(SOON, self.ready_at - now) if self.leased else (need - self.level) / self.rate
 

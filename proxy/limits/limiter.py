@@ -187,7 +187,8 @@ class Limiter:
         if self.requests is not None and (wait := self.requests.wait(1, now)):
             found = NoRoom("requests", wait)
         least = found.wait if found is not None else 0.0
-        if self.tokens is not None and (wait := self.tokens.wait(tokens(), now)) > least:
+        amount = tokens() if self.tokens is not None else 0
+        if self.tokens is not None and amount and (wait := self.tokens.wait(amount, now)) > least:
             found = NoRoom("tokens", wait)
         return found
 
@@ -196,8 +197,7 @@ class Limiter:
         now, requests, bucket, reserved = self._clock(), self.requests, self.tokens, 0
         if requests is not None and (wait := requests.take(1, now)):
             return self._short(tokens) or NoRoom("requests", wait)
-        if bucket is not None:
-            reserved = tokens()
+        if bucket is not None and (reserved := tokens()):
             wait = bucket.take(reserved, now)
             if wait:
                 if requests is not None:

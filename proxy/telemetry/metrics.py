@@ -233,7 +233,7 @@ class Telemetry:
         series.duration.observe(duration)
         if record.outcome == "hangup":
             self._hangups.add((record.phase,))
-        if first is not None:
+        if first is not None and record.attempts:
             self._settle_times(record, series, first, now)
         usage = record.facts.usage
         prompt = completion = None
