@@ -14,6 +14,8 @@ BINARY = _binary.get_binary_path()
 class RedisServer:
     """One server process; its data is nowhere but in memory."""
 
+    _ready = b"Ready to accept connections"
+
     def __init__(self, directory: Path, *options: str) -> None:
         self._directory = directory
         self._options = options
@@ -31,18 +33,20 @@ class RedisServer:
             assert not self.port, "Redis has ended at once"  # else somebody else has just taken the port
         self.client = Redis.from_url(self.url)
 
-    async def _started(self, port: int) -> bool:
+    def _arguments(self, port: int) -> list[str]:
         settings = {"port": str(port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": str(self._directory)}
-        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+    async def _started(self, port: int) -> bool:
         self._process = await asyncio.create_subprocess_exec(
-            str(BINARY), *arguments, *self._options, stdout=asyncio.subprocess.PIPE
+            str(BINARY), *self._arguments(port), *self._options, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
         told = b""
         async with asyncio.timeout(10):
             while line := await self._process.stdout.readline():
                 told += line
-                if b"Ready to accept connections" in line:
+                if self._ready in line:
                     self.port = port
                     return True
         assert b"Address already in use" in told, told.decode()
@@ -69,6 +73,51 @@ class RedisServer:
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
             os.kill(self._process.pid, number)
+
+
+class SentinelServer(RedisServer):
+    """A sentinel that watches one server, and needs nobody else to say that it is down."""
+
+    _ready = b"+monitor"
+
+    def __init__(self, directory: Path, service: str, watched: RedisServer) -> None:
+        super().__init__(directory)
+        self._lines = (
+            f"sentinel monitor {service} 127.0.0.1 {watched.port} 1",
+            f"sentinel down-after-milliseconds {service} 200",
+            f"sentinel failover-timeout {service} 2000",
+        )
+
+    def _arguments(self, port: int) -> list[str]:
+        settings = self._directory / f"sentinel-{port}.conf"  # which it writes to
+        lines = (f"port {port}", "bind 127.0.0.1", f"dir {self._directory}", *self._lines)
+        settings.write_text("\n".join(lines))
+        return [str(settings), "--sentinel"]
+
+
+async def start_cluster(directory: Path, count: int) -> list[RedisServer]:
+    """Nodes of one cluster that have all slots between them, when each knows so."""
+    nodes = list[RedisServer]()
+    for number in range(count):
+        own, bus = directory / f"node-{number}", await _free_port()
+        own.mkdir()
+        nodes.append(RedisServer(own, "--cluster-enabled", "yes", "--cluster-port", str(bus)))
+        await nodes[-1].start()
+        first, last = 16384 * number // count, 16384 * (number + 1) // count - 1
+        await nodes[-1].client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        await nodes[-1].client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        if number:
+            await nodes[0].client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[-1].port, bus)
+    async with asyncio.timeout(20):
+        for node in nodes:
+            while b"cluster_state:ok" not in await _cluster_info(node):
+                pass
+    return nodes
+
+
+async def _cluster_info(node: RedisServer) -> bytes:
+    told = await node.client.execute_command("CLUSTER INFO")
+    return b"\n".join(b"%b:%b" % (name.encode(), value.encode()) for name, value in told.items())
 
 
 async def _free_port() -> int:

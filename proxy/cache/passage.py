@@ -171,19 +171,21 @@ class Passage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._departure is not None:
-            await self._departure.end(kind, error, trace)
-        elif self._joined is not None:
-            self._leave(*self._joined)
-        if isinstance(self._given, Replay):
-            self._given.close()
+        try:
+            if self._departure is not None:
+                await self._departure.end(kind, error, trace)
+            elif self._joined is not None:
+                self._leave(*self._joined)
+        finally:
+            if isinstance(self._given, Replay):
+                self._given.close()
 
     def _replay(self) -> WholeReply | Replay:
         if self._kept is None:
             raise RuntimeError("nothing is kept")
-        paced, now = self._is_paced, self._answers.clock()
-        self._given = self._answers.reply(
-            self._kept, self._text, self._question.form, self._question.record, now, paced=paced
+        answers, question = self._answers, self._question
+        self._given = answers.reply(
+            self._kept, self._text, question.form, question.record, answers.clock(), paced=self._is_paced
         )
         return self._given
 
