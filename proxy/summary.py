@@ -32,6 +32,10 @@ def _lines(config: Config, addresses: Sequence[Address], admin: Address | None, 
         yield f"  {'' if index else 'routes':10} {route.name}: {_route(route)}"
     if config.redis is not None:
         yield f"  redis      circuits and limits are shared (namespace {config.redis.namespace})"
+    kept = [route.name or "" for route in config.routes if route.cache is not None]
+    if kept:
+        places = "memory and Redis" if config.cache.redis is not None else "memory"
+        yield f"  cache      answers of {', '.join(kept)} are kept in {places}"
     if not config.routes:
         yield "  routes     none; calls name their upstream: model = upstream/model"
 

@@ -84,6 +84,9 @@ class Departure:
                 flight.settle()
                 if error is None or (not isinstance(error, asyncio.CancelledError) and flight.starter_left()):
                     await flight.wait_for_others()
+        except asyncio.CancelledError as left:  # the last one has: nothing more of the upstream is wanted
+            kind, error, trace = type(left), left, left.__traceback__
+            raise
         finally:
             if self.joinable:
                 self.land(error)
