@@ -7,18 +7,18 @@ first reply goes out. Each `async with` holds something exactly as long as the r
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.admission.auth import Auth
 from proxy.admission.parsing import parse
 from proxy.cache.answers import Answers
 from proxy.cache.control import USUAL, control_of
 from proxy.cache.passage import Passage
-from proxy.call import NEVER, Call, Caller, Operation, header_values
+from proxy.call import NEVER, Call, Operation, header_values
 from proxy.config import Config
 from proxy.errors import (
     CallerError,
@@ -60,7 +60,7 @@ class Snapshot:
 class Answer(Protocol):
     """Where replies go: the edge's side of a call."""
 
-    async def body(self) -> bytes:
+    def body(self) -> Coroutine[Any, Any, bytes]:
         """The request's body."""
         ...
 
@@ -144,24 +144,11 @@ class Pipeline:
         began = time.perf_counter()
         body = await answer.body()
         record.body_seconds = time.perf_counter() - began
-        if answers is not None:
-            recalled = answers.recall(operation, caller, headers, body, record)
-            if recalled is not None:
-                await self._give(recalled, caller, answer, record)
-                return
-        call = parse(
-            body,
-            operation=operation,
-            caller=caller,
-            headers=headers,
-            call_id=record.request_id,
-            received_at=time.time(),
-        )
-        record.model_asked, record.stream = call.model, call.stream
-        snapshot.auth.check_model(caller, call.model)
-        route = snapshot.router.choose(call, self._chance)
-        record.route = route.name
-        record.routed = time.perf_counter()
+        kept = answers.recall(operation, caller, headers, body, record) if answers is not None else None
+        if kept is not None:
+            await self._give(kept, caller, answer, record)
+            return
+        call, route = self._admit(body, caller, headers, record, operation)
         answer.expect(record)
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
         tokens = Estimate(call)
@@ -181,16 +168,35 @@ class Pipeline:
             async with room, way as reply:
                 await answer.deliver(reply, record)
 
-    async def _give(self, reply: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
+    async def _give(self, kept: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
         """Answer with what is kept; it is a request of the caller's all the same."""
         record.routed = time.perf_counter()
         answer.expect(record)
         room = self.snapshot.callers.room(caller, record, NEVER, NOTHING)
         if room is None:
-            await answer.deliver(reply, record)
+            await answer.deliver(kept, record)
         else:
             async with room:
-                await answer.deliver(reply, record)
+                await answer.deliver(kept, record)
+
+    def _admit(
+        self, body: bytes, caller: Caller, headers: Mapping[str, str], record: CallRecord, operation: Operation
+    ) -> tuple[Call, Route]:
+        """The body as a call, and its route; raises CallerError."""
+        call = parse(
+            body,
+            operation=operation,
+            caller=caller,
+            headers=headers,
+            call_id=record.request_id,
+            received_at=time.time(),
+        )
+        record.model_asked, record.stream = call.model, call.stream
+        self.snapshot.auth.check_model(caller, call.model)
+        route = self.snapshot.router.choose(call, self._chance)
+        record.route = route.name
+        record.routed = time.perf_counter()
+        return call, route
 
     def _passage(self, call: Call, route: Route, record: CallRecord) -> Passage | None:
         """The call's way through the cache; None when the cache has nothing to do with it."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from proxy.cache.entry import Entry
 from proxy.openai_format.transcript import Form, tell
 
+FORM_BYTES = 300  # of a form beside its text: measured
+
 
 class Kept:
     """An entry in memory, and its answer in the forms that were asked for.
@@ -25,7 +27,7 @@ class Kept:
         self.good_until = now + good
         self.until = self.good_until + stale
         self.size = entry.size
-        self._forms: dict[Form, bytes] = {}
+        self._forms: dict[Form, bytes] | None = None  # other than its own
 
     def age(self, now: float) -> float:
         """Seconds since the answer was made."""
@@ -33,16 +35,16 @@ class Kept:
 
     def told(self, form: Form) -> bytes | None:
         """The answer in a form that was asked for before."""
-        return self._forms.get(form)
+        own = self.entry.transcript.own(form)
+        return self._forms.get(form) if own is None and self._forms is not None else own
 
     def tell(self, form: Form) -> bytes:
         """The answer in a form; raises Untellable."""
-        text = self._forms.get(form)
+        text = self.told(form)
         if text is None:
-            transcript = self.entry.transcript
-            text = self._forms[form] = tell(transcript, form, chat=self.entry.chat)
-            if text is not transcript.whole and text is not transcript.events:
-                self.size += len(text)
+            text = tell(self.entry.transcript, form, chat=self.entry.chat)
+            self._forms = {**(self._forms or {}), form: text}
+            self.size += FORM_BYTES + len(text)
         return text
 
 

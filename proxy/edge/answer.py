@@ -1,8 +1,8 @@
 """The answer to one call: a whole one, or a stream that bytes are pushed into."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
@@ -65,8 +65,8 @@ class CallAnswer:
         if self._connection.transport is not None:
             self._connection.transport.close()
 
-    async def body(self) -> bytes:
-        return await read_body(self._request, self._server, self._share)
+    def body(self) -> Coroutine[Any, Any, bytes]:
+        return read_body(self._request, self._server, self._share)
 
     def expect(self, record: CallRecord) -> None:
         if record.stream:

@@ -34,25 +34,25 @@ def request_id(headers: Mapping[str, str]) -> str:
 
 def call_lines(record: CallRecord, reply: Reply) -> str:
     """The headers of a reply, as they are written: where it came from, and what the upstream says of its limits."""
-    lines = [
-        _where(record.route, record.upstream, record.model, record.cache),
-        f"x-request-id: {record.request_id}\r\nx-octet-attempts: {record.attempts}\r\n",
-        f"server-timing: {_timing(record)}\r\n",
-    ]
+    lines = (
+        f"{_where(record.route, record.upstream, record.model, record.cache)}x-request-id: {record.request_id}\r\n"
+        f"x-octet-attempts: {record.attempts}\r\nserver-timing: {_timing(record)}\r\n"
+    )
     if record.cache_key:
-        lines.append(f"x-octet-cache-key: {record.cache_key.hex()}\r\n")
+        lines += f"x-octet-cache-key: {record.cache_key.hex()}\r\n"
     if record.age is not None:
-        lines.append(f"age: {record.age}\r\n")
+        lines += f"age: {record.age}\r\n"
     if reply.dropped:
-        lines.append(f"x-octet-dropped: {names(reply.dropped)}\r\n")
-    for name, value in reply.headers.items():
-        if name.startswith(_PASSED_BACK) and name not in record.rate_limits and _is_value(value):
-            lines.append(f"{name}: {value}\r\n")
+        lines += f"x-octet-dropped: {names(reply.dropped)}\r\n"
+    if reply.headers:
+        for name, value in reply.headers.items():
+            if name.startswith(_PASSED_BACK) and name not in record.rate_limits and _is_value(value):
+                lines += f"{name}: {value}\r\n"
     if record.rate_limits:
-        lines += [f"{name}: {value}\r\n" for name, value in record.rate_limits.items() if _is_value(value)]
+        lines += "".join(f"{name}: {value}\r\n" for name, value in record.rate_limits.items() if _is_value(value))
     if record.upstream_request_id:
-        lines.append(f"x-upstream-request-id: {record.upstream_request_id}\r\n")
-    return "".join(lines)
+        lines += f"x-upstream-request-id: {record.upstream_request_id}\r\n"
+    return lines
 
 
 @lru_cache(maxsize=1024)

@@ -180,7 +180,8 @@ class Written:
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
         """aiohttp's last word: everything has been written, and is to leave."""
-        await self.drained()
+        if self.connection.full:
+            await self.drained()
 
 
 Response = web.StreamResponse | Written

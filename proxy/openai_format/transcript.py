@@ -36,6 +36,12 @@ class Transcript(msgspec.Struct, frozen=True):
     shows_usage: bool = False
     encoded: bool = False
 
+    def own(self, form: Form) -> bytes | None:
+        """The answer as it came, if that is the form."""
+        if form == "whole":
+            return self.whole
+        return self.events if self.whole is None and self.shows_usage is (form == "events_usage") else None
+
 
 class Untellable(ValueError):
     """An answer cannot be told in another form than its own: it has not the shape of OpenAI's."""
@@ -57,9 +63,10 @@ def tell(transcript: Transcript, form: Form, *, chat: bool) -> bytes:
     Raises:
         Untellable
     """
+    own = transcript.own(form)
+    if own is not None:
+        return own
     if form == "whole":
-        if transcript.whole is not None:
-            return transcript.whole
         return _as_whole(Retelling(transcript, wants_usage=True).all(transcript.events), chat=chat)
     wants_usage = form == "events_usage"
     if transcript.whole is not None:
