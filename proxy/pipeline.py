@@ -18,7 +18,7 @@ from proxy.admission.parsing import parse
 from proxy.cache.answers import Answers
 from proxy.cache.control import USUAL, control_of
 from proxy.cache.passage import Passage
-from proxy.call import NEVER, Call, Operation, header_values
+from proxy.call import NEVER, Call, Caller, Operation, header_values
 from proxy.config import Config
 from proxy.errors import (
     CallerError,
