@@ -9,7 +9,13 @@ from tests.bench import load
 from tests.bench.__main__ import CASES, PATH, Case, check
 from tests.bench.upstream import Upstream, openai
 
-RATIOS = {"json / session": 0.5, "stream / session": 0.5, "stream, anthropic / stream": 1, "stream, ollama / stream": 1}
+RATIOS = {
+    "json / session": 0.5,
+    "json, kept / alone": 1,
+    "stream / session": 0.5,
+    "stream, anthropic / stream": 1,
+    "stream, ollama / stream": 1,
+}
 
 
 @pytest.fixture
