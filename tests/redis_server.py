@@ -113,10 +113,11 @@ async def start_cluster(directory: Path, count: int) -> list[RedisServer]:
         await nodes[-1].tell("CLUSTER ADDSLOTSRANGE", first, last)
         if number:
             await nodes[0].tell("CLUSTER MEET", "127.0.0.1", nodes[-1].port, bus)
-    async with asyncio.timeout(20):
-        for node in nodes:
-            while (await node.tell("CLUSTER INFO"))["cluster_state"] != "ok":
-                pass
+    clock = asyncio.get_running_loop().time
+    until = clock() + 20
+    for node in nodes:
+        while (await node.tell("CLUSTER INFO"))["cluster_state"] != "ok":
+            assert clock() < until, "they do not become a cluster"
     return nodes
 
 
