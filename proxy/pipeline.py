@@ -116,11 +116,11 @@ class Pipeline:
                 logger.error("call %s failed", record.request_id, exc_info=error.__cause__)
             await answer.fail(error, record)
         except ConnectionError:  # towards the caller: those of upstreams are UpstreamErrors
-            record.outcome = "hangup"
+            record.outcome = record.outcome or "hangup"
             raise
         except asyncio.CancelledError:
             if record.cut_off_by is None:
-                record.outcome = "hangup"
+                record.outcome = record.outcome or "hangup"
                 raise
             _keep_on()
             _note(record, record.cut_off_by)
@@ -200,8 +200,9 @@ class Pipeline:
 
     def _passage(self, call: Call, route: Route, record: CallRecord) -> Passage | None:
         """The call's way through the cache; None when the cache has nothing to do with it."""
-        answers, header = self.snapshot.answers, call.headers.get("cache-control")
-        control = control_of(header) if header else USUAL
+        answers, control = self.snapshot.answers, USUAL
+        if "cache-control" in call.headers:
+            control = control_of(header_values(call.headers, "cache-control"))
         if answers is not None and route.cache is not None:
             question = answers.question(call, route, control, record)
             if question is not None:
@@ -223,6 +224,8 @@ def _keep_on() -> None:
 
 
 def _note(record: CallRecord, error: ProxyError, detail: str = "") -> None:
+    if record.outcome:  # the caller had left before
+        return
     record.reason = detail or error.reason
     if isinstance(error, LimitReached):
         record.outcome = "limited"

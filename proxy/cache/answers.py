@@ -34,7 +34,7 @@ from proxy.telemetry import CallRecord, Telemetry
 from proxy.telemetry.prices import PriceList
 
 REMEMBERED = 4096  # bodies that have been answered from memory
-_is_filtered = re.compile(rb'"finish_reason": ?"content_filter"').search
+_is_filtered = re.compile(rb'"finish_reason"\s*:\s*"content_filter"').search
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_FACTS = Facts()
 
@@ -217,5 +217,8 @@ def _is_whole(question: Question, transcript: Transcript, facts: Facts) -> bool:
         return True
     if not facts.finished or not facts.finish_reason:
         return False
+    if question.rules.store_filtered:
+        return True
     text = transcript.whole if transcript.whole is not None else transcript.events
-    return question.rules.store_filtered or b"content_filter" not in text or _is_filtered(text) is None
+    is_filtered = facts.finish_reason == "content_filter" or (b"content_filter" in text and _is_filtered(text))
+    return not is_filtered

@@ -39,12 +39,13 @@ class Audience:
 
     def tell_framed(self, framed: bytes, events: bytes, usage_event: bytes) -> None:
         """Tell events that stand in one of HTTP's chunks."""
+        told = list(self._told)  # whoever is full of it will be one of them
         for write in self._direct:
             try:
                 write(framed)
             except RuntimeError:  # has gone, and is about to leave
                 continue
-        for reader in list(self._told):
+        for reader in told:
             reader.push(events, usage_event)
 
     def tell(self, events: bytes, usage_event: bytes) -> None:

@@ -22,7 +22,7 @@ class Departure:
     A whole answer that nobody waits for beside the caller makes no flight.
     """
 
-    joinable = True
+    _open = True  # for those who would join
     _flight: Flight | None = None  # once it is a stream, or somebody has joined
     _walks = False  # the walk has been entered
 
@@ -45,6 +45,11 @@ class Departure:
     def lease(self) -> Lease:
         """The right to be the one process that asks."""
         return Lease(self._answers, self._question.key, self._question.rules)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether whoever joins would be told everything."""
+        return self._open and (self._flight is None or self._flight.joinable)
 
     @property
     def flight(self) -> Flight:
@@ -88,7 +93,10 @@ class Departure:
             kind, error, trace = type(left), left, left.__traceback__
             raise
         finally:
-            if self.joinable:
+            if flight is not None and flight.failure is not None and error is None:
+                error = flight.failure  # the starter has left before it broke
+                kind, trace = type(error), error.__traceback__
+            if self._open:
                 self.land(error)
             if self._walks:
                 await self._walk.__aexit__(kind, error, trace)
@@ -101,7 +109,7 @@ class Departure:
 
     def land(self, error: BaseException | None) -> None:
         """The call can no longer be joined; whoever still waits for it waits in vain."""
-        self.joinable = False
+        self._open = False
         starts = self._answers.starts
         if starts.get(self._place) is self:
             del starts[self._place]
@@ -125,14 +133,16 @@ class Departure:
         """The caller has gone; whether others need the call."""
         if not self.flight.starter_left():
             return False
-        self._question.record.outcome = "hangup"
+        record = self._question.record
+        record.outcome = record.outcome or "hangup"  # unless it was told that it gets no more
         return True
 
     def _expire(self, error: ProxyError) -> None:
         """The caller is to get no more; whoever else waits is not concerned."""
         record = self._question.record
         if self.flight.starter_left():
-            record.outcome, record.reason, record.status = "upstream_error", error.reason, error.status
+            record.outcome = "upstream_error" if record.first_token is None else "cut"
+            record.reason = error.reason
             self._starter.dismiss(error, record)
         else:
             record.cut_off_by = error

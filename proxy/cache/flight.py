@@ -53,6 +53,7 @@ class Flight:
         self.record = record
         self.joinable = True
         self.is_over = False
+        self.failure: BaseException | None = None
         self.joined = 0  # how many have, so far
         self.began = 0.0  # when content came, in the loop's time
         self._task = task
@@ -70,6 +71,7 @@ class Flight:
         self._others: list[Reader] = []
         self._audience = Audience()
         self._pieces: list[bytes] = []
+        self._keeps = True  # all of them
         self._size = 0
         self._last = b""
         self._live: LiveStream | None = None
@@ -162,6 +164,7 @@ class Flight:
 
     def fail(self, error: BaseException) -> None:
         """There is no answer, or no more of it."""
+        self.failure = error
         self._land()
         for reader in [*self._others, *([self._own] if self._own is not None else [])]:
             reader.fail(error)
@@ -186,10 +189,7 @@ class Flight:
         if isinstance(reply, WholeReply):
             whole: WholeReply | None = reply
         else:
-            transcript = self._transcript(reply) if self.joinable else None
-            if transcript is not None:
-                self._landed(reply, transcript)
-            whole = self._as_whole(reply, transcript)
+            whole = self._as_whole(reply)
         self._land()
         for reader in [reader for reader in self._others if reader.form == "whole"]:
             if whole is None:
@@ -204,12 +204,12 @@ class Flight:
         if self._waits is not None and not self._waits.done():
             self._waits.set_result(None)
 
-    def _as_whole(self, live: LiveStream, transcript: Transcript | None) -> WholeReply | None:
+    def _as_whole(self, live: LiveStream) -> WholeReply | None:
         """A stream as one answer, where somebody waits for such a one, and it can be told so."""
-        if transcript is None or all(reader.form != "whole" for reader in self._others):
+        if not self._keeps or all(reader.form != "whole" for reader in self._others):
             return None
         try:
-            text = tell(transcript, "whole", chat=self._chat)
+            text = tell(self._transcript(live), "whole", chat=self._chat)
         except Untellable:
             return None
         return WholeReply(live.headers, live.dropped, text, live.facts)
@@ -267,7 +267,9 @@ class Flight:
         self._audience.tell(data, self._usage_event)
 
     def push_last(self, data: bytes) -> None:
-        self._last = data
+        self._last, self.joinable = data, False
+        if self._live is not None and self._keeps:  # from now on it is kept, and cannot be joined
+            self._landed(self._live, self._transcript(self._live))
         self._audience.tell_last(data, self._usage_event)
 
     @property
@@ -276,12 +278,12 @@ class Flight:
 
     def _keep(self, events: bytes) -> None:
         """Keep events for whoever joins, and for later calls, up to a bound."""
-        if not self.joinable:
+        if not self._keeps:
             return
         self._size += len(events)
         self._pieces.append(events)
         if self._size > self._most_bytes:
-            self.joinable = False
+            self._keeps = self.joinable = False
             self._pieces = []
             for reader in [reader for reader in self._others if reader.form == "whole"]:
                 reader.fail(GoAlone())

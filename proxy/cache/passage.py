@@ -139,16 +139,13 @@ class Passage:
         if self._kept is not None:
             return self._replay()
         if self._question.control.only_kept:
+            self._question.record.cache = "miss"
             raise NotKept("there is no kept answer to this call, and it wants no other (only-if-cached)")
         flight = self._joinable() if self._answers.starts else None
         while flight is not None:
             try:
                 return await self._join(flight)
             except GoAlone:
-                flight = self._joinable()
-            except TooSlow as error:  # the starter's time was over, and ours is not
-                if error.clock != "deadline" or self._deadline.whole <= self._answers.clock():
-                    raise
                 flight = self._joinable()
         return await self._depart()
 
@@ -209,8 +206,10 @@ class Passage:
         self._answers.telemetry.joined(self._question.route.name)
         try:
             whole = await reader.arrived
-        except BaseException:
+        except BaseException as error:
             self._leave(flight, reader)
+            if self._is_anothers(error, reader):
+                raise GoAlone from error
             raise
         finally:
             record.upstream_seconds += time.perf_counter() - began
@@ -219,6 +218,12 @@ class Passage:
         record.first_token = time.perf_counter()
         record.phase = "json" if whole is not None else "stream"
         return whole if whole is not None else reader
+
+    def _is_anothers(self, error: BaseException, reader: Reader) -> bool:
+        """Whether a failure is that of the starter, and not of the call."""
+        if isinstance(error, TooSlow) and error.clock == "deadline":
+            return not reader.expired
+        return self._question.rules.shared and isinstance(error, CallerKeyRefused)
 
     def _leave(self, flight: Flight, reader: Reader) -> None:
         reader.close()

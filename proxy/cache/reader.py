@@ -51,6 +51,7 @@ class Reader:
         self.arrived: asyncio.Future[WholeReply | None] = loop.create_future()
         self.finished: asyncio.Future[None] = loop.create_future()
         self.paused = False
+        self.expired = False  # its own time was over
         self._loop = loop
         self._flight = flight
         self._whole_time = deadline.whole
@@ -86,6 +87,7 @@ class Reader:
         self._timer = self._loop.call_at(until, self._time_is_over) if until < NEVER else None
 
     def _time_is_over(self) -> None:
+        self.expired = True
         self._expire(TooSlow(clock="deadline", headers=NO_RETRY))
 
     # The Stream of a caller.

@@ -58,10 +58,13 @@ class CallAnswer:
         """Tell the caller at once that it gets nothing more, and close the connection."""
         self._gone = True
         if self._stream is not None and self._stream.is_open:
+            record.status = 200
             self._stream.break_off(error)
         else:
-            written = self._written()
-            written.send(written.failure(error_response(error, record)))
+            record.status = error.status
+            written, response = self._written(), error_response(error, record)
+            self._listener.finish(self._request, response)
+            written.send(written.failure(response))
         if self._connection.transport is not None:
             self._connection.transport.close()
 

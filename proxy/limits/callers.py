@@ -79,8 +79,8 @@ class _Room:
         held, record = self._held, self._record
         if held is None:
             return
-        if not record.attempts and record.cache in _UNSENT:
-            held.settle(0)  # it has been answered: it was a request
+        if record.cache in _UNSENT:
+            held.settle(0)  # it was a request, and nobody upstream has answered it
         elif not record.attempts:
             held.cancel()
         elif record.first_token is None:
