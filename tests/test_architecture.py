@@ -134,7 +134,7 @@ def test_only_credentials_read_secrets() -> None:
         "proxy/upstream/credentials.py",
         "proxy/admission/auth.py",
         "proxy/config/values.py",
-        "proxy/shared_state/connect.py",
+        "proxy/shared_state/client.py",
     }
 
 

@@ -3,6 +3,7 @@
 Source: RFC 9111 §5.2.1 (Cache-Control in requests).
 """
 
+import re
 from typing import NamedTuple
 
 from proxy.call import NEVER
@@ -25,12 +26,15 @@ class Control(NamedTuple):
 
 
 USUAL = Control()
+_quoted = re.compile('"[^"]*"').sub
 
 
 def control_of(header: str | None) -> Control:
     """Read a Cache-Control header. What is unknown is passed over; an age that is none asks for a new answer."""
     if not header:
         return USUAL
+    if '"' in header:
+        header = _quoted(lambda text: text[0].replace(",", " "), header)
     told: dict[str, str] = {}
     for directive in header.split(","):
         name, _, value = directive.partition("=")
@@ -45,4 +49,4 @@ def control_of(header: str | None) -> Control:
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0.0
+    return float(text) if text.isascii() and text.isdigit() else 0.0

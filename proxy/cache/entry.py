@@ -9,6 +9,7 @@ from proxy.openai_format.transcript import Transcript
 
 # Another shape of an entry is another mark: sidecars of two versions may share a Redis, and pass over each other's.
 MARK = b"octet-answer-1\n"
+LONGEST_STREAM = 3600.0  # seconds that one may have taken
 LEVEL = 1  # of compression: the quickest
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OVERHEAD = 760  # bytes of an entry beside its answer, in memory: measured
@@ -48,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes in memory, about."""
-        return _OVERHEAD + self.answer_size
+        return _OVERHEAD + self.answer_size + len(self.model) + sum(map(len, self.dropped))
 
 
 class Foreign(ValueError):
@@ -78,12 +79,13 @@ def unpack(data: bytes, most_bytes: int) -> Entry:
     reader = zlib.decompressobj()
     try:
         text = reader.decompress(data[len(MARK) :], most_bytes + 1)
-        if not reader.eof or len(text) > most_bytes:
-            raise Foreign("cut short, or too large")
+        if not reader.eof or reader.unused_data or len(text) > most_bytes:
+            raise Foreign("cut short, or with more behind it, or too large")
         entry = _decode(text)
-    except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Foreign("damaged") from error
-    numbers = (entry.made, entry.good, entry.streamed, entry.cost or 0.0)
-    if not _NAME.fullmatch(entry.upstream) or not all(0 <= number < 2**40 for number in numbers):  # nan is neither
+    numbers = (entry.made, entry.good, entry.cost or 0.0)
+    sane = all(0 <= number < 2**40 for number in numbers) and 0 <= entry.streamed <= LONGEST_STREAM  # nan is neither
+    if not sane or not _NAME.fullmatch(entry.upstream):
         raise Foreign("of another shape")
     return entry

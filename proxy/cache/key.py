@@ -117,7 +117,7 @@ def _target(target: Target, upstream: bytes) -> bytes:
 def upstream_digest(upstream: Upstream) -> bytes:
     """What of an upstream's settings decides its answers; of headers and addresses only a digest leaves this room."""
     decisive = [
-        upstream.provider, str(upstream.base_url), repr(sorted(upstream.query.items())),
+        upstream.provider, str(upstream.base_url), str(upstream.unix_socket), repr(sorted(upstream.query.items())),
         repr(sorted(upstream.headers.items())), repr(upstream.settings),
     ]  # fmt: skip
     return sha256("\n".join(decisive).encode()).hexdigest().encode()
@@ -177,9 +177,12 @@ def canonical(body: bytes, fields: Json) -> bytes | None:
     text = _encode(fields)
     if text.count(b":") + colons != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
         return None
-    if b"null" in text:
+    if b"null" not in text:
+        return text
+    try:
         return _encode({name: _bare(name, value) for name, value in fields.items() if value is not None})
-    return text
+    except RecursionError:
+        return None
 
 
 def _bare(name: str, value: Any) -> Any:

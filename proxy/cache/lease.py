@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from proxy.cache.answers import Answers
 from proxy.cache.key import Key
 from proxy.cache.memory import Kept
+from proxy.call import Deadline
 from proxy.config import RouteCache
+
+if TYPE_CHECKING:
+    from proxy.cache.redis_tier import RedisTier
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.02, 0.25  # seconds between looks for what another process keeps
 
@@ -20,13 +25,13 @@ class Lease:
         self._seconds = rules.join_seconds
         self._held = False
 
-    async def obtain(self, usable: Callable[[Kept], bool]) -> Kept | None:
+    async def obtain(self, usable: Callable[[Kept], bool], deadline: Deadline) -> Kept | None:
         """Wait for it, at most the route's `join_seconds`; or what another process has kept, if it will do."""
         shelf, clock, pause = self._answers.shelf, self._answers.clock, _FIRST_LOOK
         if shelf.redis is None:
             return None
-        until = clock() + self._seconds
-        while not await shelf.redis.claim(self._key, self._seconds):
+        until = min(clock() + self._seconds, deadline.whole, deadline.content)
+        while not await self._claim(shelf.redis):
             if clock() >= until:
                 return None
             await asyncio.sleep(pause)
@@ -36,6 +41,13 @@ class Lease:
                 return kept
         self._held = True
         return None
+
+    async def _claim(self, redis: "RedisTier") -> bool:
+        try:
+            return await redis.claim(self._key, self._seconds)
+        except asyncio.CancelledError:  # it may have been given all the same
+            redis.release(self._key)
+            raise
 
     def release(self) -> None:
         """Let others have it."""

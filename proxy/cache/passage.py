@@ -157,8 +157,10 @@ class Passage:
         )
         departure.announce()
         try:
-            if self._question.rules.join_seconds and self._take(await departure.lease.obtain(self._usable), "redis"):
-                return departure.tell(self._replay())
+            if self._question.rules.join_seconds and self._question.control.read:
+                kept = await departure.lease.obtain(self._usable, self._deadline)
+                if self._take(kept, "redis"):
+                    return departure.tell(self._replay())
             return await departure.go()
         except BaseException as error:
             self._departure = None

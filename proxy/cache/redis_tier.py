@@ -6,6 +6,7 @@ Source: aiocache 0.12.3 (`backends/redis.py`); its `clear` empties the whole dat
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from proxy.cache.entry import Entry, Foreign, pack, unpack
 from proxy.cache.key import Key
 from proxy.config import RedisTier as Settings
-from proxy.shared_state import connect, end_tasks, kind_of
+from proxy.shared_state import TROUBLE, close, connect, end_tasks, kind_of
 
 logger = logging.getLogger("octet")
 
@@ -28,6 +29,7 @@ MOST_WRITING = 64  # answers on their way
 LARGE_BYTES = 64 * 1024  # of an answer that is not packed on the loop
 BESIDE_BYTES = 64 * 1024  # of an entry, beside its answer
 LOOK_SECONDS = 1.0  # between two looks whether Redis is well again
+_OURS = re.compile(rb"[^:]+:[^:]+:[0-9a-f]{64}")
 _LEAST_TTL = 0.001
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
@@ -47,9 +49,11 @@ class _Bytes(RedisCache):  # type: ignore[misc]
         return value or None
 
     async def keys(self, pattern: str) -> AsyncIterator[bytes]:
-        """Keys that fit, a few at a time."""
+        """Keys of ours that fit, a few at a time; not those of a namespace that begins like ours."""
+        begins = len(f"{self.namespace}:")
         async for key in self.client.scan_iter(match=f"{self.namespace}:{pattern}", count=500):
-            yield key
+            if _OURS.fullmatch(key, begins):
+                yield key
 
     async def remove(self, keys: list[bytes]) -> int:
         """Delete keys as they are in Redis, with their namespace."""
@@ -76,9 +80,9 @@ class RedisTier:
         on_up: Callable[[bool], object] = id,
     ) -> None:
         self.settings = settings
-        self.up = True  # until it is seen that it is not
         self._most_bytes = most_bytes + BESIDE_BYTES
         self._bytes = _Bytes(settings, self._most_bytes)
+        self.up = not isinstance(self._bytes.client, RedisCluster)  # which must be looked at before it is used
         self._looked_up = partial(looked_up, "redis")
         self._kept = partial(kept, "redis")
         self._on_up = on_up
@@ -86,6 +90,7 @@ class RedisTier:
         self._lanes = asyncio.Semaphore(AT_ONCE)
         self._asking: set[asyncio.Task[Any]] = set()
         self._writing: set[asyncio.Task[Any]] = set()
+        self._releasing: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._release = self._bytes.client.register_script(_RELEASE)
 
@@ -95,10 +100,10 @@ class RedisTier:
 
     async def close(self) -> None:
         """Stop, and close every connection; what is being written gets a moment."""
-        if self._writing:
-            await asyncio.wait(self._writing, timeout=0.25)
-        await end_tasks([*self._asking, *self._writing, *([self._looking] if self._looking else [])])
-        await self._bytes.client.aclose()
+        if self._writing or self._releasing:
+            await asyncio.wait(self._writing | self._releasing, timeout=0.25)
+        await end_tasks([*self._asking, *self._writing, *self._releasing, *([self._looking] if self._looking else [])])
+        await close(self._bytes.client)
 
     async def get(self, key: Key, late: Callable[[Entry], object]) -> Entry | None:
         """The entry under a key, if Redis tells it in time.
@@ -111,12 +116,18 @@ class RedisTier:
             return None
         task = self._spawn(self._read(key), self._asking)
         done, _ = await asyncio.wait((task,), timeout=self.settings.timeout_seconds)
-        if done:
-            found: Entry | None = task.result()
+        if not done:
+            self._looked_up("timeout")
+            self._trouble(TimeoutError())
+            task.add_done_callback(lambda ended: _hand_on(ended, late))
+            return None
+        if task.cancelled() or task.exception() is not None:  # it has been logged
+            self._looked_up("error")
+            return None
+        found: str | Entry = task.result()
+        if isinstance(found, Entry):
             return found
-        self._looked_up("timeout")
-        self._trouble(TimeoutError())
-        task.add_done_callback(lambda ended: _hand_on(ended, late))
+        self._looked_up(found)
         return None
 
     def put(self, key: Key, entry: Entry, ttl: float) -> None:
@@ -147,14 +158,16 @@ class RedisTier:
         try:
             async with self._lanes:
                 told = await self._bytes.client.set(self._lease(key), self._me, nx=True, px=max(1, int(seconds * 1000)))
-        except (RedisError, OSError) as error:
+        except ResponseError:  # full, or read only: nobody can be told to wait
+            return True
+        except TROUBLE as error:
             self._trouble(error)
             return True
         return bool(told)
 
     def release(self, key: Key) -> None:
         """Let others ask upstream, behind the caller's back; writes begun before this come first."""
-        self._spawn(self._let_go(key, list(self._writing)), self._writing)
+        self._spawn(self._let_go(key, list(self._writing)), self._releasing)
 
     def _lease(self, key: Key) -> str:
         return f"{self.settings.namespace}:asking:{key.text}"
@@ -163,36 +176,35 @@ class RedisTier:
         if before:
             await asyncio.wait(before)
         try:
-            await self._release(keys=[self._lease(key)], args=[self._me])
-        except (RedisError, OSError) as error:
+            async with self._lanes:
+                await self._release(keys=[self._lease(key)], args=[self._me])
+        except ResponseError as error:
+            logger.debug("Redis gives no lease back: %s", kind_of(error))
+        except TROUBLE as error:
             self._trouble(error)
 
-    async def _read(self, key: Key) -> Entry | None:
+    async def _read(self, key: Key) -> Entry | str:
+        """The entry, or why there is none."""
         try:
             async with self._lanes:
                 data = await self._bytes.get(key.text)
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
-                self._looked_up("foreign")
-            else:
-                self._looked_up("error")
-                self._trouble(error)
-            return None
-        except (RedisError, OSError) as error:
-            self._looked_up("error")
+                return "foreign"
             self._trouble(error)
-            return None
+            return "error"
+        except TROUBLE as error:
+            self._trouble(error)
+            return "error"
         if data is None:
-            self._looked_up("miss")
-            return None
+            return "miss"
         try:
+            if len(data) > self._most_bytes:
+                raise Foreign("too large")
             entry = unpack(data, self._most_bytes)
-            if entry.digest != key.digest:
-                raise Foreign("of another key")
         except Foreign:
-            self._looked_up("foreign")
-            return None
-        return entry
+            return "foreign"
+        return entry if entry.digest == key.digest else "foreign"
 
     async def _write(self, key: Key, entry: Entry, ttl: float) -> None:
         try:
@@ -205,7 +217,7 @@ class RedisTier:
         except ResponseError as error:  # no memory, read only: answers can still be read
             self._kept("error")
             logger.debug("Redis keeps no answer: %s", kind_of(error))
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             self._kept("error")
             self._trouble(error)
         else:
@@ -228,8 +240,10 @@ class RedisTier:
                 await asyncio.sleep(LOOK_SECONDS)
             pause = True
             try:
+                if isinstance(self._bytes.client, RedisCluster):
+                    await self._bytes.client.initialize()
                 await self._bytes.client.ping()
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 self._trouble(error)
             else:
                 self._back()
@@ -249,9 +263,9 @@ class RedisTier:
         return task
 
 
-def _hand_on(task: asyncio.Task[Entry | None], late: Callable[[Entry], object]) -> None:
-    if not task.cancelled() and task.exception() is None and (entry := task.result()) is not None:
-        late(entry)
+def _hand_on(task: asyncio.Task[Entry | str], late: Callable[[Entry], object]) -> None:
+    if not task.cancelled() and task.exception() is None and isinstance(found := task.result(), Entry):
+        late(found)
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

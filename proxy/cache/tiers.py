@@ -8,7 +8,6 @@ from typing import Any
 
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
-from redis.exceptions import RedisError
 
 from proxy.cache.entry import Entry
 from proxy.cache.key import Key
@@ -18,7 +17,7 @@ from proxy.cache.shelf import Shelf
 from proxy.call import Json
 from proxy.config import Cache as Settings
 from proxy.errors import ProxyFault
-from proxy.shared_state import kind_of
+from proxy.shared_state import TROUBLE, kind_of
 
 
 class Tiers(BaseCache, Shelf):  # type: ignore[misc]
@@ -66,7 +65,7 @@ class Tiers(BaseCache, Shelf):  # type: ignore[misc]
         pattern = ":".join("*" if part is None else part.replace("*", "\\*") for part in parts)
         try:
             gone["removed"]["redis"] = await self.redis.delete_all(pattern)
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             told = f"{gone['removed']['memory']} answers have left memory, but Redis cannot be asked: {kind_of(error)}"
             raise ProxyFault(told, code="redis_unavailable", status=503) from error
         return gone

@@ -69,6 +69,8 @@ def parse_redis_url(text: str) -> RedisPlace:
     if rest is None or (kind == "server" and len(hosts) > 1):
         raise ValueError(_ADVICE)
     db = int(rest["db"] or found["db"] or 0)
+    if kind == "cluster" and db:
+        raise ValueError(_ADVICE)
     service = rest["service"] if kind == "sentinel" else ""
     return RedisPlace(kind, hosts, "", service, db, username, password, scheme.startswith("rediss"))
 

@@ -160,8 +160,9 @@ def _is_address(text: str) -> bool:
 def _wanted(query: Mapping[str, str]) -> dict[str, str]:
     """Which answers are to go."""
     wanted = {name: query[name] for name in PURGEABLE if name in query}
-    known = set(PURGEABLE) | {"all"}
-    if set(query) - known or not all(wanted.values()) or bool(wanted) is ("all" in query):
+    everything = query.get("all") in ("", "true")
+    once = len(query) == len(set(query)) == len(wanted) + everything
+    if not once or not all(wanted.values()) or bool(wanted) is everything:
         raise InvalidRequest("say which: ?route=NAME, ?tenant=NAME, ?key=DIGEST, several of them, or ?all")
     for name, value in wanted.items():
         if not PURGEABLE[name].fullmatch(value):

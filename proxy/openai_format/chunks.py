@@ -191,14 +191,17 @@ def _fold(choice: Json, part: Json) -> None:
     message = choice["message"]
     for name, value in (part.get("delta") or {}).items():
         if name == "tool_calls":
-            for fragment in value:
+            for fragment in value or ():
                 _fold_tool_call(message.setdefault("tool_calls", []), fragment)
         elif isinstance(value, list):
             message[name] = [*(message.get(name) or ()), *value]
         elif isinstance(value, dict):
             message[name] = _joined(message.get(name) or {}, value)
-        elif isinstance(value, str) and value and name != "role":
-            message[name] = (message.get(name) or "") + value
+        elif isinstance(value, str):
+            if value and name != "role":
+                message[name] = (message.get(name) or "") + value
+        elif value is not None:
+            message[name] = value
 
 
 def _joined(known: Json, part: Json) -> Json:
@@ -220,6 +223,8 @@ def fold_logprobs(choice: Json, logprobs: Json) -> None:
 
 def _fold_tool_call(calls: list[Json], fragment: Json) -> None:
     place = fragment["index"]
+    if not 0 <= place <= len(calls):
+        raise ValueError("a tool call that was not begun")
     if place == len(calls):
         calls.append({"type": "function", **{name: value for name, value in fragment.items() if name != "index"}})
         if "function" in fragment:

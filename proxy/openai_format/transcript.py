@@ -97,8 +97,8 @@ class Retelling:
         if self._adds and self._encoded:
             return events.replace(_END, _NULL_USAGE)
         if self._takes:
-            if self._usage:
-                events = events.replace(self._usage, b"")
+            for event in _split(self._usage):
+                events = events.replace(event, b"")
             return events.replace(_NULL_USAGE, _END) if self._encoded else events
         return events
 
@@ -113,6 +113,10 @@ class Retelling:
     def all(self, events: bytes) -> bytes:
         """A whole stream."""
         return events if self.same else self.last(events)
+
+
+def _split(events: bytes) -> list[bytes]:
+    return SseFrames(len(events) + 1).feed(events) if events else []
 
 
 def _terminal(events: bytes) -> int:
@@ -131,8 +135,7 @@ def _as_whole(events: bytes, *, chat: bool) -> bytes:
 
 
 def _chunks(events: bytes) -> Iterator[Json]:
-    frames = SseFrames(len(events) + 1)
-    for frame in [*frames.feed(events), frames.flush()]:
+    for frame in _split(events):
         for payload in sse_data(frame):
             if not payload.strip().startswith(b"[DONE]"):
                 yield decode_object(payload)

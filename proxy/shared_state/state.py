@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from redis.commands.core import AsyncScript
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from proxy.config import Redis as Settings
-from proxy.shared_state.connect import connect
+from proxy.shared_state.client import TROUBLE, close, connect
 
 logger = logging.getLogger("octet")
 
@@ -62,7 +62,7 @@ class SharedState:
     async def close(self) -> None:
         """Stop, and close every connection."""
         await end_tasks(self._tasks)
-        await self._client.aclose()
+        await close(self._client)
 
     async def run(self, script: str, key: str, *arguments: str | float) -> Sequence[Any] | None:
         """What a script answers; None when Redis is not there, or will not.
@@ -79,7 +79,7 @@ class SharedState:
             self._unwilling.add(key)
             self._tell(f"will not do what it is asked: {kind_of(error)}")
             return None
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             self._set(False, error)
             return None
         self._unwilling.discard(key)
@@ -94,7 +94,7 @@ class SharedState:
         while True:
             try:
                 await self._client.ping()
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 self._set(False, error)
             else:
                 self._set(True, None)
@@ -109,7 +109,7 @@ class SharedState:
                     await channel.subscribe(self._channel)
                     async for message in channel.listen():
                         self._take(message)
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 self._set(False, error)
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -27,7 +27,7 @@ def behind(url: str, **more: Any) -> dict[str, Any]:
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no answer of Redis come too late for its connection, and look often whether it is back."""
-    monkeypatch.setattr(importlib.import_module("proxy.shared_state.connect"), "PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr(importlib.import_module("proxy.shared_state.client"), "PATIENCE_SECONDS", 10.0)
     monkeypatch.setattr("proxy.cache.redis_tier.LOOK_SECONDS", 0.02)
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.control import NEVER, USUAL, Control, control_of
+from proxy.cache.control import USUAL, Control, control_of
+from proxy.call import NEVER
 
 LONGEST = 8190  # bytes of a header that the server takes
 

@@ -207,7 +207,10 @@ def test_sizes() -> None:
     """An answer's size is that of its bytes, in whatever form it came; in memory it has company."""
     assert WHOLE.answer_size == len(b'{"choices":[]}')
     assert STREAM.answer_size == len(STREAM.transcript.events) + len(STREAM.transcript.usage_event)
-    assert WHOLE.size - WHOLE.answer_size == STREAM.size - STREAM.answer_size > 0
+    beside = [
+        entry.size - entry.answer_size - len(entry.model) - sum(map(len, entry.dropped)) for entry in (WHOLE, STREAM)
+    ]
+    assert beside[0] == beside[1] > 0
 
 
 def test_all_that_callers_choose_is_counted() -> None:

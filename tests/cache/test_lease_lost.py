@@ -7,7 +7,20 @@ import pytest
 
 from proxy.cache.redis_tier import AT_ONCE, MOST_WRITING
 from tests.cache.conftest import StartCached, body_of
-from tests.cache.in_redis import asking, at_rest, be_patient, behind, counted, forget, is_released, tier, waits, written
+from tests.cache.in_redis import (
+    LEASES,
+    asking,
+    at_rest,
+    be_patient,
+    behind,
+    counted,
+    forget,
+    is_released,
+    names,
+    tier,
+    waits,
+    written,
+)
 from tests.cache.stage import Stage, whole
 from tests.conftest import Sidecar
 from tests.redis_server import RedisServer

@@ -13,12 +13,14 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from proxy.config import RedisPlace, parse_redis_url
 
 PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
 
 Client = Redis | RedisCluster
+TROUBLE = (RedisError, RedisClusterException, OSError)  # what a client raises when Redis does not answer
 
 
 def connect(url: SecretStr, most_connections: int) -> Client:
@@ -50,6 +52,14 @@ def connect(url: SecretStr, most_connections: int) -> Client:
         **_habits(place),
     )  # fmt: skip
     return Redis.from_pool(pool)
+
+
+async def close(client: Client) -> None:
+    """Close a client's connections, those to sentinels too."""
+    await client.aclose()
+    watchers = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for watcher in watchers.sentinels if watchers is not None else ():
+        await watcher.aclose()
 
 
 def _server(place: RedisPlace) -> dict[str, Any]:
