@@ -84,7 +84,7 @@ class Resources:
             self._links += [FleetLink(circuit, self._shared) for circuit in self.circuits.all()]
             self._shared.start()
         if self.shelf is not None and self.shelf.redis is not None:
-            self.shelf.redis.start()
+            await self.shelf.redis.start()
 
     def _shelf(self) -> Shelf:
         """Where answers are kept."""

@@ -9,7 +9,7 @@ from proxy.openai_format.transcript import Transcript
 
 # Another shape of an entry is another mark: sidecars of two versions may share a Redis, and pass over each other's.
 MARK = b"octet-answer-1\n"
-LONGEST_STREAM = 3600.0  # seconds that one may have taken
+LONGEST_STREAM = 86400.0  # seconds that one may have taken
 LEVEL = 1  # of compression: the quickest
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OVERHEAD = 760  # bytes of an entry beside its answer, in memory: measured

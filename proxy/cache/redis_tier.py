@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from proxy.cache.entry import Entry, Foreign, pack, unpack
 from proxy.cache.key import Key
 from proxy.config import RedisTier as Settings
-from proxy.shared_state import TROUBLE, close, connect, end_tasks, kind_of
+from proxy.shared_state import PATIENCE_SECONDS, TROUBLE, close, connect, end_tasks, kind_of
 
 logger = logging.getLogger("octet")
 
@@ -94,9 +94,11 @@ class RedisTier:
         self._looking: asyncio.Task[None] | None = None
         self._release = self._bytes.client.register_script(_RELEASE)
 
-    def start(self) -> None:
-        """Look whether Redis is there."""
+    async def start(self) -> None:
+        """Look whether Redis is there; a cluster, which cannot be asked before, is waited for a moment."""
         self._looking = self._spawn(self._look(), set())
+        if not self.up:
+            await asyncio.wait((self._looking,), timeout=PATIENCE_SECONDS)
 
     async def close(self) -> None:
         """Stop, and close every connection; what is being written gets a moment."""

@@ -66,7 +66,7 @@ entries = st.builds(
         encoded=st.booleans(),
     ),
     dropped=st.lists(names, max_size=3).map(tuple),
-    streamed=finite,
+    streamed=st.floats(0, 86_400),
     cost=st.none() | finite,
 )
 

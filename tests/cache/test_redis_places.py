@@ -1,7 +1,8 @@
 """Where a Redis can be: a cluster, a service that sentinels watch, a unix socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ from tests.redis_server import RedisServer, SentinelServer, start_cluster
 from tests.waiting import until
 
 SERVICE = "the.cache"
+# redis-py lets sockets of nodes that die, or of connections that it was making, go without closing them
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No answer of Redis comes too late."""
     be_patient(monkeypatch)
+    yield
+    gc.collect()
 
 
 @pytest.fixture
