@@ -28,7 +28,7 @@ from tests.waiting import until
 
 SERVICE = "the.cache"
 # redis-py lets sockets of nodes that die, or of connections that it was making, go without closing them
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
