@@ -285,7 +285,7 @@ async def test_a_redis_that_will_not_is_told_and_heals(
     fleet: Fleet, redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`octet_redis_up` is 0 meanwhile; there is one warning, and without any call one line when it is well again."""
-    monkeypatch.setattr("proxy.shared_state.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("proxy.shared_state.state.LOOK_SECONDS", 0.01)
     (sidecar,) = await fleet(1)
     shared: Any = sidecar.app.upstreams._shared
     caplog.set_level("INFO", "octet")
