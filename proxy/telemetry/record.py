@@ -11,8 +11,8 @@ from proxy.errors import ProxyError
 class CallRecord(msgspec.Struct):
     """What is to be told of one call when it is over. Times are seconds of `time.perf_counter`.
 
-    `phase` says where the call is: `admission`, `queue` (it waits for room), `connect`, `first_token`, `stream`, `json`
-    or `back_off`.
+    `phase` says where the call is: `admission`, `queue` (it waits for room), `connect`, `first_token`, `stream`,
+    `json`, `back_off`, or `joined` (it waits for the answer to the same call).
     """
 
     request_id: str
