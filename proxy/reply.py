@@ -33,11 +33,8 @@ class Out(Protocol):
         ...
 
 
-class Stream(Protocol):
-    """A stream that has shown its first content, or has it all.
-
-    `finished` ends with it, and raises what broke it. `shown` is when content last came, in the loop's time.
-    """
+class Answered(Protocol):
+    """What is known of an answer that is coming. `shown` is when content last came, in the loop's time."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -49,10 +46,14 @@ class Stream(Protocol):
     def facts(self) -> Facts: ...
 
     @property
-    def finished(self) -> asyncio.Future[None]: ...
+    def shown(self) -> float: ...
+
+
+class Stream(Answered, Protocol):
+    """A stream that has shown its first content, or has it all; `finished` ends with it, and raises what broke it."""
 
     @property
-    def shown(self) -> float: ...
+    def finished(self) -> asyncio.Future[None]: ...
 
     def connect(self, out: Out) -> None:
         """Push what has come, and from now on all that comes, at `out`."""

@@ -98,6 +98,9 @@ class Departure:
                 kind, trace = type(error), error.__traceback__
             if self._open:
                 self.land(error)
+            if flight is not None:
+                flight.release()
+                self._flight = None
             if self._walks:
                 await self._walk.__aexit__(kind, error, trace)
 

@@ -135,6 +135,11 @@ class Flight:
             self._waits = self._loop.create_future()
             await self._waits
 
+    def release(self) -> None:
+        """Let go of who has read: no garbage is left to collect."""
+        self._own = None
+        self._audience = Audience()
+
     def break_off(self) -> None:
         """End the call, whoever waits for it."""
         if self._task is not None:

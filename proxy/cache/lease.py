@@ -2,16 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from proxy.cache.answers import Answers
 from proxy.cache.key import Key
 from proxy.cache.memory import Kept
 from proxy.call import Deadline
 from proxy.config import RouteCache
-
-if TYPE_CHECKING:
-    from proxy.cache.redis_tier import RedisTier
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.02, 0.25  # seconds between looks for what another process keeps
 
@@ -31,7 +27,7 @@ class Lease:
         if shelf.redis is None:
             return None
         until = min(clock() + self._seconds, deadline.whole, deadline.content)
-        while not await self._claim(shelf.redis):
+        while not await shelf.redis.claim(self._key, self._seconds):
             if clock() >= until:
                 return None
             await asyncio.sleep(pause)
@@ -41,13 +37,6 @@ class Lease:
                 return kept
         self._held = True
         return None
-
-    async def _claim(self, redis: "RedisTier") -> bool:
-        try:
-            return await redis.claim(self._key, self._seconds)
-        except asyncio.CancelledError:  # it may have been given all the same
-            redis.release(self._key)
-            raise
 
     def release(self) -> None:
         """Let others have it."""

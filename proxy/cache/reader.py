@@ -7,25 +7,13 @@ from typing import Protocol
 from proxy.call import NEVER, Deadline, Facts
 from proxy.errors import NO_RETRY, ProxyError, SlowReader, TooSlow
 from proxy.openai_format.transcript import Form, Retelling
-from proxy.reply import Out, WholeReply
+from proxy.reply import Answered, Out, WholeReply
 
 MOST_BEHIND = 4 * 1024 * 1024  # bytes that wait for a reader while others read on
 
 
-class Told(Protocol):
+class Told(Answered, Protocol):
     """What a reader asks of its flight."""
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def dropped(self) -> tuple[str, ...]: ...
-
-    @property
-    def facts(self) -> Facts: ...
-
-    @property
-    def shown(self) -> float: ...
 
     def changed(self) -> None:
         """A reader has begun to read, or has to wait, or goes on."""

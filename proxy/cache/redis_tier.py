@@ -92,6 +92,7 @@ class RedisTier:
         self._writing: set[asyncio.Task[Any]] = set()
         self._releasing: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._closed = False
         self._release = self._bytes.client.register_script(_RELEASE)
 
     async def start(self) -> None:
@@ -102,6 +103,7 @@ class RedisTier:
 
     async def close(self) -> None:
         """Stop, and close every connection; what is being written gets a moment."""
+        self._closed = True
         if self._writing or self._releasing:
             await asyncio.wait(self._writing | self._releasing, timeout=0.25)
         await end_tasks([*self._asking, *self._writing, *self._releasing, *([self._looking] if self._looking else [])])
@@ -154,9 +156,22 @@ class RedisTier:
         return removed + (await self._bytes.remove(batch) if batch else 0)
 
     async def claim(self, key: Key, seconds: float) -> bool:
-        """Whether this process is to ask upstream, and no other; also when Redis cannot say."""
+        """Whether this process is to ask upstream, and no other; also when Redis cannot say so in time."""
         if not self.up:
             return True
+        task = self._spawn(self._take(key, seconds), self._asking)
+        try:
+            done, _ = await asyncio.wait((task,), timeout=self.settings.timeout_seconds)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda _: self.release(key))
+            raise
+        if not done:
+            self._trouble(TimeoutError())
+            task.add_done_callback(lambda _: self.release(key))
+            return True
+        return task.cancelled() or task.exception() is not None or bool(task.result())
+
+    async def _take(self, key: Key, seconds: float) -> bool:
         try:
             async with self._lanes:
                 told = await self._bytes.client.set(self._lease(key), self._me, nx=True, px=max(1, int(seconds * 1000)))
@@ -169,7 +184,8 @@ class RedisTier:
 
     def release(self, key: Key) -> None:
         """Let others ask upstream, behind the caller's back; writes begun before this come first."""
-        self._spawn(self._let_go(key, list(self._writing)), self._releasing)
+        if not self._closed:
+            self._spawn(self._let_go(key, list(self._writing)), self._releasing)
 
     def _lease(self, key: Key) -> str:
         return f"{self.settings.namespace}:asking:{key.text}"
@@ -245,7 +261,7 @@ class RedisTier:
                 if isinstance(self._bytes.client, RedisCluster):
                     await self._bytes.client.initialize()
                 await self._bytes.client.ping()
-            except TROUBLE as error:
+            except Exception as error:  # noqa: BLE001  # also the client's own bugs: nobody else would look again
                 self._trouble(error)
             else:
                 self._back()

@@ -21,12 +21,7 @@ from proxy.shared_state import TROUBLE, kind_of
 
 
 class Tiers(BaseCache, Shelf):  # type: ignore[misc]
-    """Entries under `Key`s, in memory and in Redis. The cache's own values are `Kept`.
-
-    Args:
-        seconds: most that Redis keeps an answer.
-        rest: see `Shelf`.
-    """
+    """Entries under `Key`s, in memory and in Redis; what is got is `Kept`. Arguments as `Shelf` has them."""
 
     NAME = "octet"
 

@@ -100,10 +100,10 @@ class Crowd:
         """Somebody new, with a chat call."""
         return await self.call(request(*headers, **fields), receive_bytes=receive_bytes)
 
-    async def join(self, *headers: str, **fields: Any) -> Person:
+    async def join(self, *headers: str, receive_bytes: int | None = None, **fields: Any) -> Person:
         """Somebody new, who is now waiting for the call in flight."""
         before = waiting(self.sidecar)
-        person = await self.ask(*headers, **fields)
+        person = await self.ask(*headers, receive_bytes=receive_bytes, **fields)
         await until(lambda: waiting(self.sidecar) > before)
         return person
 
