@@ -7,10 +7,17 @@ import aiohttp
 import pytest
 
 from proxy.simulator import Simulator
-from tests.cache.stage import Stage, staged
+from tests.cache.in_redis import be_patient, behind
+from tests.cache.stage import Stage, staged, whole
 from tests.conftest import MODELS, Sidecar, Start
+from tests.redis_server import RedisServer
 
 StartCached = Callable[..., Awaitable[Sidecar]]
+Fleet = Callable[..., Awaitable[list[Sidecar]]]
+
+FAILED = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+LAST = whole(50).replace(b"\r\n", b"\r\nconnection: close\r\n", 1)  # on its connection
+LONG = 30  # seconds that nobody waits in these tests
 
 
 def cached_routes(**rules: Any) -> list[dict[str, Any]]:
@@ -81,3 +88,25 @@ async def on_stage(start: Start, stage: Stage) -> StartCached:
 def waiting(sidecar: Sidecar) -> int:
     """How many wait for a call in flight, beside those who started one."""
     return sum(len(start.flight._others) for start in sidecar.app.upstreams.starts.values())
+
+
+@pytest.fixture
+def fleet(start_cached: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Starts sidecars that keep answers in one Redis; `rules` are the routes', the rest is the tier's."""
+    be_patient(monkeypatch)
+
+    async def started(count: int = 2, rules: dict[str, Any] | None = None, **more: Any) -> list[Sidecar]:
+        return [await start_cached(rules, **behind(redis.url, **more)) for _ in range(count)]
+
+    return started
+
+
+@pytest.fixture
+def askers(on_stage: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Starts sidecars of which only one is to ask the stage."""
+    be_patient(monkeypatch)
+
+    async def started(count: int = 2, join_seconds: float = LONG, **tree: Any) -> list[Sidecar]:
+        return [await on_stage({"join_seconds": join_seconds}, **(behind(redis.url) | tree)) for _ in range(count)]
+
+    return started

@@ -1,47 +1,27 @@
 """Several sidecars, the same call at the same time: one asks upstream, the others wait for what it keeps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
-from tests.cache.conftest import StartCached, body_of
+from tests.cache.conftest import FAILED, LONG, Fleet, StartCached, body_of
 from tests.cache.in_redis import (
     LEASES,
     asking,
-    be_patient,
     behind,
     is_released,
     names,
     waits,
 )
 from tests.cache.stage import END, STREAM_HEAD, Stage, event, whole
-from tests.conftest import Sidecar
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
-FAILED = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
-LAST = whole(50).replace(b"\r\n", b"\r\nconnection: close\r\n", 1)  # on its connection
-LONG = 30  # seconds that nobody waits here
-Fleet = Callable[..., Awaitable[list[Sidecar]]]
-
-
-@pytest.fixture
-def fleet(on_stage: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Starts sidecars of which only one is to ask."""
-    be_patient(monkeypatch)
-
-    async def started(count: int = 2, join_seconds: float = LONG, **tree: Any) -> list[Sidecar]:
-        return [await on_stage({"join_seconds": join_seconds}, **behind(redis.url), **tree) for _ in range(count)]
-
-    return started
-
 
 @pytest.mark.parametrize("follows", [False, True])
-async def test_one_asks_and_both_answer(fleet: Fleet, stage: Stage, redis: RedisServer, follows: bool) -> None:
+async def test_one_asks_and_both_answer(askers: Fleet, stage: Stage, redis: RedisServer, follows: bool) -> None:
     """A JSON answer, told to the other as JSON or as a stream, is asked once; then everybody may ask again."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one)
     call = await stage.call()
     assert len(await names(redis, LEASES)) == 1
@@ -59,9 +39,9 @@ async def test_one_asks_and_both_answer(fleet: Fleet, stage: Stage, redis: Redis
 
 
 @pytest.mark.parametrize("follows", [False, True])
-async def test_one_stream_is_asked_for(fleet: Fleet, stage: Stage, redis: RedisServer, follows: bool) -> None:
+async def test_one_stream_is_asked_for(askers: Fleet, stage: Stage, redis: RedisServer, follows: bool) -> None:
     """The other gets it when it has ended, as a stream or whole."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one, stream=True)
     call = await stage.call()
     call.say(STREAM_HEAD + event("a"))
@@ -78,9 +58,9 @@ async def test_one_stream_is_asked_for(fleet: Fleet, stage: Stage, redis: RedisS
     await is_released(redis)
 
 
-async def test_many_calls_at_many_sidecars(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_many_calls_at_many_sidecars(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """Forty identical calls at four of them make one call upstream."""
-    sidecars = await fleet(4)
+    sidecars = await askers(4)
     calls = [asking(sidecars[number % 4]) for number in range(40)]
     call = await stage.call()
     for sidecar in sidecars:
@@ -92,9 +72,9 @@ async def test_many_calls_at_many_sidecars(fleet: Fleet, stage: Stage, redis: Re
     await is_released(redis)
 
 
-async def test_those_who_joined_the_one_who_waits(fleet: Fleet, stage: Stage) -> None:
+async def test_those_who_joined_the_one_who_waits(askers: Fleet, stage: Stage) -> None:
     """Get the same answer from the other process, streamed too."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one, stream=True)
     call = await stage.call()
     followers = [asking(other, stream=True) for _ in range(5)]
@@ -105,9 +85,9 @@ async def test_those_who_joined_the_one_who_waits(fleet: Fleet, stage: Stage) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_when_it_fails_the_other_asks(fleet: Fleet, stage: Stage, redis: RedisServer, stream: bool) -> None:
+async def test_when_it_fails_the_other_asks(askers: Fleet, stage: Stage, redis: RedisServer, stream: bool) -> None:
     """The failure is the first caller's alone; the second has waited no longer than that."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one, stream=stream)
     call = await stage.call()
     second = asking(other, stream=stream)
@@ -122,9 +102,9 @@ async def test_when_it_fails_the_other_asks(fleet: Fleet, stage: Stage, redis: R
     await is_released(redis)
 
 
-async def test_when_its_stream_breaks_the_other_asks(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_when_its_stream_breaks_the_other_asks(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """Half an answer is none."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one, stream=True)
     call = await stage.call()
     call.say(STREAM_HEAD + event("a"))
@@ -139,10 +119,10 @@ async def test_when_its_stream_breaks_the_other_asks(fleet: Fleet, stage: Stage,
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_when_its_caller_leaves_the_other_asks(
-    fleet: Fleet, stage: Stage, redis: RedisServer, stream: bool
+    askers: Fleet, stage: Stage, redis: RedisServer, stream: bool
 ) -> None:
     """A call that is broken off gives the right to ask back."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one, stream=stream)
     call = await stage.call()
     second = asking(other, stream=stream)
@@ -154,9 +134,9 @@ async def test_when_its_caller_leaves_the_other_asks(
     await is_released(redis)
 
 
-async def test_when_the_waiting_caller_leaves(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_when_the_waiting_caller_leaves(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """It asks nothing, and takes nothing from the one who asks."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one)
     call = await stage.call()
     second = asking(other)
@@ -170,7 +150,7 @@ async def test_when_the_waiting_caller_leaves(fleet: Fleet, stage: Stage, redis:
     await is_released(redis)
 
 
-async def test_nobody_waits_longer_than_its_route_allows(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_nobody_waits_longer_than_its_route_allows(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """With `total_seconds` over the call has its end, however long `join_seconds` are."""
     route = {
         "name": "staged",
@@ -179,7 +159,7 @@ async def test_nobody_waits_longer_than_its_route_allows(fleet: Fleet, stage: St
         "total_seconds": 0.5,
         "cache": {"any_temperature": True, "join_seconds": LONG},
     }
-    one, other = await fleet(1), await fleet(1, routes=[route])
+    one, other = await askers(1), await askers(1, routes=[route])
     first = asking(one[0])
     await stage.call()
     async with asyncio.timeout(8):
@@ -190,9 +170,9 @@ async def test_nobody_waits_longer_than_its_route_allows(fleet: Fleet, stage: St
     await asyncio.wait([first])
 
 
-async def test_who_wants_a_new_answer_waits_for_nobody(fleet: Fleet, stage: Stage) -> None:
+async def test_who_wants_a_new_answer_waits_for_nobody(askers: Fleet, stage: Stage) -> None:
     """A call that says `no-cache` could not take what another keeps: it asks at once."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one)
     await stage.call()
 
@@ -212,9 +192,9 @@ async def test_who_wants_a_new_answer_waits_for_nobody(fleet: Fleet, stage: Stag
         await asyncio.wait([first, second])
 
 
-async def test_without_redis_everybody_asks(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_without_redis_everybody_asks(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """At once; nobody waits for what nobody could tell."""
-    sidecars = await fleet()
+    sidecars = await askers()
     await redis.kill()
     calls = [asking(each) for each in sidecars]
     for number in (0, 1):

@@ -1,18 +1,16 @@
 """The right to ask upstream when processes, callers or Redis go away: nobody waits for it in vain for long."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
 from typing import Any
 
 import pytest
 
 from proxy.cache.redis_tier import AT_ONCE, MOST_WRITING
-from tests.cache.conftest import StartCached, body_of
+from tests.cache.conftest import LAST, Fleet, body_of
 from tests.cache.in_redis import (
     LEASES,
     asking,
     at_rest,
-    be_patient,
-    behind,
     counted,
     forget,
     is_released,
@@ -26,26 +24,10 @@ from tests.conftest import Sidecar
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
-FAILED = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
-LAST = whole(50).replace(b"\r\n", b"\r\nconnection: close\r\n", 1)  # on its connection
-LONG = 30  # seconds that nobody waits here
-Fleet = Callable[..., Awaitable[list[Sidecar]]]
 
-
-@pytest.fixture
-def fleet(on_stage: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Starts sidecars of which only one is to ask."""
-    be_patient(monkeypatch)
-
-    async def started(count: int = 2, join_seconds: float = LONG, **tree: Any) -> list[Sidecar]:
-        return [await on_stage({"join_seconds": join_seconds}, **behind(redis.url), **tree) for _ in range(count)]
-
-    return started
-
-
-async def test_a_caller_who_leaves_while_redis_thinks(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_a_caller_who_leaves_while_redis_thinks(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """The right to ask that Redis gives it later is given back: nobody waits for a call that is not made."""
-    (sidecar,) = await fleet(1)
+    (sidecar,) = await askers(1)
     await key_of(sidecar, stage, redis)
     call = asking(sidecar)
     await until(lambda: counted(sidecar, "lookups")["miss"] == 2)
@@ -61,10 +43,10 @@ async def test_a_caller_who_leaves_while_redis_thinks(fleet: Fleet, stage: Stage
 
 
 async def test_when_it_has_died_others_wait_no_longer_than_they_should(
-    fleet: Fleet, stage: Stage, redis: RedisServer
+    askers: Fleet, stage: Stage, redis: RedisServer
 ) -> None:
     """The right of a process that is gone ends with `join_seconds`, and a call that waits asks then."""
-    (sidecar,) = await fleet(1, join_seconds=0.2)
+    (sidecar,) = await askers(1, join_seconds=0.2)
     key = await key_of(sidecar, stage, redis)
     await redis.client.set(f"octet:asking:{key}", "somebody", px=200)
     second = asking(sidecar)
@@ -73,9 +55,9 @@ async def test_when_it_has_died_others_wait_no_longer_than_they_should(
     await is_released(redis)
 
 
-async def test_join_seconds_are_the_most(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_join_seconds_are_the_most(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """A call asks itself after that although another has the right still, which it leaves to the other."""
-    (sidecar,) = await fleet(1, join_seconds=0.2)
+    (sidecar,) = await askers(1, join_seconds=0.2)
     key = await key_of(sidecar, stage, redis)
     await redis.client.set(f"octet:asking:{key}", "somebody")
     second = asking(sidecar)
@@ -99,9 +81,9 @@ async def key_of(sidecar: Sidecar, stage: Stage, redis: RedisServer) -> str:
     return f"staged:-:{answer.headers['x-octet-cache-key']}"
 
 
-async def test_redis_dies_while_one_waits(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_redis_dies_while_one_waits(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """The one that waited asks itself."""
-    one, other = await fleet()
+    one, other = await askers()
     first = asking(one)
     call = await stage.call()
     second = asking(other)
@@ -112,9 +94,9 @@ async def test_redis_dies_while_one_waits(fleet: Fleet, stage: Stage, redis: Red
     assert {(await each).status for each in (first, second)} == {200}
 
 
-async def test_many_rights_are_given_back_at_once(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_many_rights_are_given_back_at_once(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """As many answers as may be on their way together are all written, and leave no right behind."""
-    (sidecar,) = await fleet(1)
+    (sidecar,) = await askers(1)
     calls = [asking(sidecar, seed=number) for number in range(MOST_WRITING)]
     await stage.call(MOST_WRITING - 1)
     for call in stage.calls:
@@ -126,9 +108,9 @@ async def test_many_rights_are_given_back_at_once(fleet: Fleet, stage: Stage, re
     assert counted(sidecar, "writes") == {"ok": MOST_WRITING}
 
 
-async def test_nobody_gives_back_what_is_anothers(fleet: Fleet, stage: Stage, redis: RedisServer) -> None:
+async def test_nobody_gives_back_what_is_anothers(askers: Fleet, stage: Stage, redis: RedisServer) -> None:
     """A call that took longer than its right lasted leaves the right of the next process alone."""
-    (sidecar,) = await fleet(1)
+    (sidecar,) = await askers(1)
     call = asking(sidecar)
     upstream = await stage.call()
     (name,) = await names(redis, LEASES)
@@ -137,3 +119,42 @@ async def test_nobody_gives_back_what_is_anothers(fleet: Fleet, stage: Stage, re
     await body_of(await call)
     await at_rest(sidecar)
     assert await redis.client.get(name) == b"somebody"
+
+
+async def test_a_right_that_comes_too_late(
+    askers: Fleet, stage: Stage, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that stands still keeps no call: it asks upstream, and what it is given afterwards it gives back."""
+    patience = {"cache": {"redis": {"url": redis.url, "timeout_seconds": 0.05}}}
+    (sidecar,) = await askers(1, **patience)
+    monkeypatch.setattr(tier(sidecar), "get", _nothing)  # or the look itself would find out
+    redis.freeze()
+    call = asking(sidecar)
+    (await stage.call()).say(whole(50))
+    assert (await call).status == 200
+    redis.thaw()
+    await until(lambda: tier(sidecar).up)
+    await is_released(redis)
+
+
+async def test_a_client_that_stumbles_is_looked_after(askers: Fleet, redis: RedisServer) -> None:
+    """Whatever redis-py raises while Redis is looked for, it is looked for again."""
+    (sidecar,) = await askers(1)
+    shared: Any = tier(sidecar)
+    await until(lambda: shared._looking.done())  # the look at the start
+    client = shared._bytes.client
+    ping, stumbled = client.ping, asyncio.Event()
+
+    async def stumble() -> None:
+        client.ping = ping
+        stumbled.set()
+        raise AttributeError("writelines")
+
+    client.ping = stumble
+    shared._trouble(TimeoutError())
+    await stumbled.wait()
+    await until(lambda: shared.up)
+
+
+async def _nothing(*_: Any) -> None:
+    """Redis is not even asked."""

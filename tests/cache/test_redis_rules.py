@@ -1,13 +1,12 @@
 """How long Redis keeps answers, in which shape, under which names, and which calls pass it by."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from proxy.cache.entry import MARK
 from proxy.simulator import Behaviour, Simulator
-from tests.cache.conftest import StartCached, body_of, cached_routes, calls
+from tests.cache.conftest import Fleet, StartCached, body_of, cached_routes, calls
 from tests.cache.in_redis import (
     be_patient,
     behind,
@@ -20,22 +19,8 @@ from tests.cache.in_redis import (
     value_of,
     written,
 )
-from tests.conftest import Sidecar
 from tests.redis_server import RedisServer
 from tests.waiting import until
-
-Fleet = Callable[..., Awaitable[list[Sidecar]]]
-
-
-@pytest.fixture
-def fleet(start_cached: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Starts sidecars that keep answers in one Redis; `rules` are the routes', the rest is the tier's."""
-    be_patient(monkeypatch)
-
-    async def started(count: int = 2, rules: dict[str, Any] | None = None, **more: Any) -> list[Sidecar]:
-        return [await start_cached(rules, **behind(redis.url, **more)) for _ in range(count)]
-
-    return started
 
 
 async def test_values_are_small_and_say_what_they_are(fleet: Fleet, simulator: Simulator, redis: RedisServer) -> None:

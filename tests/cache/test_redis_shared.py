@@ -2,15 +2,13 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from proxy.simulator import Behaviour, Simulator
-from tests.cache.conftest import StartCached, body_of, calls
+from tests.cache.conftest import Fleet, StartCached, body_of, calls
 from tests.cache.in_redis import (
-    be_patient,
     behind,
     change_entry,
     counted,
@@ -26,18 +24,6 @@ from tests.redis_server import RedisServer
 STREAM: dict[str, Any] = {"stream": True}
 WITH_USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 FORMS: list[dict[str, Any]] = [{}, STREAM, WITH_USAGE]
-Fleet = Callable[..., Awaitable[list[Sidecar]]]
-
-
-@pytest.fixture
-def fleet(start_cached: StartCached, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Starts sidecars that keep answers in one Redis; `rules` are the routes', the rest is the tier's."""
-    be_patient(monkeypatch)
-
-    async def started(count: int = 2, rules: dict[str, Any] | None = None, **more: Any) -> list[Sidecar]:
-        return [await start_cached(rules, **behind(redis.url, **more)) for _ in range(count)]
-
-    return started
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
