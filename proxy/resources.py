@@ -89,7 +89,7 @@ class Resources:
     def _shelf(self) -> Shelf:
         """Where answers are kept."""
         config, telemetry = self._config, self._telemetry
-        memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.evicted)
+        memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.cache.evicted)
         telemetry.watched.cache(memory, self.starts)
         windows = {
             route.name: max(route.cache.stale_if_error_seconds, route.cache.stale_while_revalidate_seconds)
@@ -103,7 +103,9 @@ class Resources:
         from proxy.cache.tiers import Tiers
 
         up = partial(telemetry.watched.redis, "cache")
-        redis = RedisTier(config.cache.redis, config.cache.max_entry_bytes, telemetry.looked_up, telemetry.kept, up)
+        redis = RedisTier(
+            config.cache.redis, config.cache.max_entry_bytes, telemetry.cache.looked_up, telemetry.cache.kept, up
+        )
         return Tiers(config.cache, memory, redis, stale, self._clock)
 
     def _limiter(self, scope: str, name: str, rules: Limits) -> Limiter | None:
@@ -164,7 +166,7 @@ class Resources:
     def describe_cache(self) -> Json:
         """How the cache stands, for people."""
         told: Json = self.shelf.describe() if self.shelf is not None else {"memory": None, "redis": None}
-        return {**told, "in_flight": len(self.starts), **self._telemetry.cache_counts()}
+        return {**told, "in_flight": len(self.starts), **self._telemetry.cache.tree()}
 
     async def purge(self, wanted: Mapping[str, str]) -> Json:
         """Keep what fits no longer; see `Shelf.purge`."""

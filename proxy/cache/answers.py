@@ -80,8 +80,8 @@ class Answers:
         self.clock = clock
         self.most_bytes = config.cache.max_entry_bytes
         self.renewing: set[bytes] = set()  # what is being asked again behind callers' backs
-        self.hits, self.misses = telemetry.lookups("memory", "hit"), telemetry.lookups("memory", "miss")
-        self._stored = telemetry.writes("memory", "ok")
+        self.hits, self.misses = telemetry.cache.lookups("memory", "hit"), telemetry.cache.lookups("memory", "miss")
+        self._stored = telemetry.cache.writes("memory", "ok")
         self._prices = PriceList(config.upstreams)
         self._upstreams = {name: upstream_digest(upstream) for name, upstream in config.upstreams.items()}
         self._own_keys: dict[str, bool] = {}  # by route: whether callers' keys go upstream
@@ -163,7 +163,7 @@ class Answers:
         try:
             return self.shelf.memory.tell(kept, form)
         except Untellable:
-            self.telemetry.looked_up("memory", "untellable")
+            self.telemetry.cache.looked_up("memory", "untellable")
             return None
 
     def reply(
@@ -176,7 +176,7 @@ class Answers:
         record.first_token = time.perf_counter()
         if entry.cost:
             upstream = entry.upstream if entry.upstream in self._upstreams else "other"
-            self.telemetry.saved(record.route, upstream, entry.cost)
+            self.telemetry.cache.saved(record.route, upstream, entry.cost)
         if form == "whole":
             return WholeReply(_NO_HEADERS, entry.dropped, text, _NO_FACTS)
         return Replay(text, entry.dropped, entry.streamed if paced else 0.0)
@@ -194,7 +194,7 @@ class Answers:
         record, key = question.record, question.key
         cost = self._prices.cost(record.upstream, record.model, facts.usage) if self._prices.known else None
         if joined and cost:
-            self.telemetry.saved(record.route, record.upstream, joined * cost)
+            self.telemetry.cache.saved(record.route, record.upstream, joined * cost)
         if question.rules.ttl_seconds == 0 or not _is_whole(question, transcript, facts):
             return
         entry = Entry(
@@ -205,7 +205,7 @@ class Answers:
         if entry.answer_size <= self.most_bytes and self.shelf.put(key, entry):
             self._stored[0] += 1
         else:
-            self.telemetry.kept("memory", "too_large")
+            self.telemetry.cache.kept("memory", "too_large")
 
 
 def _is_whole(question: Question, transcript: Transcript, facts: Facts) -> bool:

@@ -63,7 +63,7 @@ class Passage:
                 answers.remember(self._question)
             return True
         else:
-            answers.telemetry.looked_up("memory", "stale")
+            answers.telemetry.cache.looked_up("memory", "stale")
             self._stale = kept
             if self._may_renew:
                 return answers.shelf.redis is None and self._serve_stale()
@@ -82,7 +82,7 @@ class Passage:
         """Look in Redis; whether nothing else is needed."""
         kept = await self._answers.shelf.fetch(self._question.key)
         if kept is not None and self._usable(kept) and self._take(kept, "redis"):
-            self._answers.telemetry.looked_up("redis", "hit")
+            self._answers.telemetry.cache.looked_up("redis", "hit")
             return True
         self._stale = kept or self._stale
         return self._serve_stale() or self._joinable() is not None
@@ -205,7 +205,7 @@ class Passage:
         record, began = self._question.record, time.perf_counter()
         reader = flight.board(self._question.form, self._deadline)
         record.cache = record.phase = "joined"
-        self._answers.telemetry.joined(self._question.route.name)
+        self._answers.telemetry.cache.joined(self._question.route.name)
         try:
             whole = await reader.arrived
         except BaseException as error:

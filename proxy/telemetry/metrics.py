@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from proxy.call import Json
 from proxy.telemetry.access_log import access_line
+from proxy.telemetry.cache_counts import CacheCounts
 from proxy.telemetry.record import CallRecord
 from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
 from proxy.telemetry.watched import Watched
@@ -94,24 +94,7 @@ class Telemetry:
             registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
         )
         self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
-        self._lookups = Counter(
-            registry, "octet_cache_lookups", "Looks into a tier of the cache, by what was found.", ("tier", "result")
-        )
-        self._writes = Counter(
-            registry, "octet_cache_writes", "Answers given to a tier of the cache, by what became of them.",
-            ("tier", "result"),
-        )  # fmt: skip
-        self._evictions = Counter(
-            registry, "octet_cache_evictions", "Answers that left memory: for others (room), or past their time (age).",
-            ("reason",),
-        )  # fmt: skip
-        self._joined = Counter(
-            registry, "octet_flights_joined", "Calls that waited for the answer to the same call.", ("route",)
-        )
-        self._saved = Counter(
-            registry, "octet_cost_saved_usd", "What kept and shared answers would have cost, where prices are known.",
-            ("route", "upstream"),
-        )  # fmt: skip
+        self.cache = CacheCounts(registry)
         self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
         self.loop_lag = Histogram(
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
@@ -172,44 +155,6 @@ class Telemetry:
     def queued(self, scope: str, name: str, seconds: float) -> None:
         """Note how long a call waited for a place."""
         self._queued.observe((scope, name), seconds)
-
-    def lookups(self, tier: str, result: str) -> Cell:
-        """The count of such looks."""
-        return self._lookups.bind((tier, result))
-
-    def writes(self, tier: str, result: str) -> Cell:
-        """The count of answers that a tier was to keep."""
-        return self._writes.bind((tier, result))
-
-    def looked_up(self, tier: str, result: str) -> None:
-        """Count a look into a tier; see docs/caching.md for the results."""
-        self._lookups.add((tier, result))
-
-    def kept(self, tier: str, result: str) -> None:
-        """Count an answer that a tier was to keep."""
-        self._writes.add((tier, result))
-
-    def cache_counts(self) -> Json:
-        """What the cache has done since the start, for people."""
-        return {
-            "lookups": self._lookups.tree(),
-            "writes": self._writes.tree(),
-            "evictions": self._evictions.tree(),
-            "joined": self._joined.tree(),
-            "cost_saved_usd": self._saved.tree(),
-        }
-
-    def evicted(self, reason: str) -> None:
-        """Count an answer that is kept no longer."""
-        self._evictions.add((reason,))
-
-    def joined(self, route: str) -> None:
-        """Count a call that waits for another's answer."""
-        self._joined.add((route,))
-
-    def saved(self, route: str, upstream: str, cost: float) -> None:
-        """Count what a call would have cost."""
-        self._saved.add((route, upstream), cost)
 
     def refused(self, reason: str) -> None:
         """Count a request that never became a call."""

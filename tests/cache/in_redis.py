@@ -41,7 +41,7 @@ def tier(sidecar: Sidecar) -> RedisTier:
 
 def counted(sidecar: Sidecar, kind: str, tier_name: str = "redis") -> dict[str, int]:
     """The `lookups` or `writes` of a tier that have been counted, by their results."""
-    tree = sidecar.app.telemetry.cache_counts()[kind].get(tier_name, {})
+    tree = sidecar.app.telemetry.cache.tree()[kind].get(tier_name, {})
     return {result: int(value) for result, value in tree.items() if value}
 
 
