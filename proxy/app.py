@@ -65,15 +65,15 @@ class App:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
         via = f"1.1 octet-{os.urandom(6).hex()}"
         config = self._config
-        router = Router(config)
+        router = Router(config, random.random)
         self._resources = resources = Resources(config, self._telemetry)
         await resources.build(router, via)
-        means = Means(resources.standings, self._telemetry, random.random)
+        means = Means(resources.standings, self._telemetry, random.random, resources.mirrors)
         answers = None
         if resources.shelf is not None:
             answers = Answers(config, resources.shelf, resources.starts, self._telemetry, means.clock)
-        snapshot = Snapshot(config, Auth(config.server), router, means, resources.callers, answers, via)
-        self.pipeline = Pipeline(snapshot, self._telemetry, random.random)
+        snapshot = Snapshot(1, config, Auth(config.server), router, means, resources.callers, answers, via)
+        self.pipeline = Pipeline(snapshot, self._telemetry)
         self._model_lists = ModelLists(resources.endpoints.values())
         self._data = DataEndpoints(self, self._telemetry)
         admin = AdminEndpoints(self, self._telemetry)

@@ -46,8 +46,13 @@ logger = logging.getLogger("octet")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One configuration, made ready; a call keeps the one it began with."""
+    """One configuration, made ready; a call keeps the one it began with.
 
+    Args:
+        generation: counts the configurations that have been in force, from 1.
+    """
+
+    generation: int
     config: Config
     auth: Auth
     router: Router
@@ -86,12 +91,11 @@ class Answer(Protocol):
 
 
 class Pipeline:
-    """Serves calls under one snapshot."""
+    """Serves calls, each under the snapshot that is in force when it begins."""
 
-    def __init__(self, snapshot: Snapshot, telemetry: Telemetry, chance: Callable[[], float]) -> None:
+    def __init__(self, snapshot: Snapshot, telemetry: Telemetry) -> None:
         self.snapshot = snapshot
         self._telemetry = telemetry
-        self._chance = chance
         self._renewals = Renewals()
 
     async def close(self) -> None:
@@ -137,6 +141,7 @@ class Pipeline:
         self, headers: Mapping[str, str], answer: Answer, record: CallRecord, operation: Operation
     ) -> None:
         snapshot, answers = self.snapshot, self.snapshot.answers
+        record.generation = snapshot.generation
         if "via" in headers and snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
@@ -146,14 +151,15 @@ class Pipeline:
         record.body_seconds = time.perf_counter() - began
         kept = answers.recall(operation, caller, headers, body, record) if answers is not None else None
         if kept is not None:
-            await self._give(kept, caller, answer, record)
+            await self._give(snapshot, kept, caller, answer, record)
             return
-        call, route = self._admit(body, caller, headers, record, operation)
+        call = _admit(snapshot, body, caller, headers, record, operation)
+        tokens = Estimate(call)
+        route = _route(snapshot, call, tokens, record)
         answer.expect(record)
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
-        tokens = Estimate(call)
         walk = Walk(call, route, snapshot.means, deadline, tokens, record)
-        passage = self._passage(call, route, record)
+        passage = self._passage(answers, call, route, record)
         if passage is None:
             way: AbstractAsyncContextManager[Reply] = walk
             room = snapshot.callers.room(caller, record, deadline.whole, tokens)
@@ -168,39 +174,20 @@ class Pipeline:
             async with room, way as reply:
                 await answer.deliver(reply, record)
 
-    async def _give(self, kept: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
+    async def _give(self, snapshot: Snapshot, kept: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
         """Answer with what is kept; it is a request of the caller's all the same."""
         record.routed = time.perf_counter()
         answer.expect(record)
-        room = self.snapshot.callers.room(caller, record, NEVER, NOTHING)
+        room = snapshot.callers.room(caller, record, NEVER, NOTHING)
         if room is None:
             await answer.deliver(kept, record)
         else:
             async with room:
                 await answer.deliver(kept, record)
 
-    def _admit(
-        self, body: bytes, caller: Caller, headers: Mapping[str, str], record: CallRecord, operation: Operation
-    ) -> tuple[Call, Route]:
-        """The body as a call, and its route; raises CallerError."""
-        call = parse(
-            body,
-            operation=operation,
-            caller=caller,
-            headers=headers,
-            call_id=record.request_id,
-            received_at=time.time(),
-        )
-        record.model_asked, record.stream = call.model, call.stream
-        self.snapshot.auth.check_model(caller, call.model)
-        route = self.snapshot.router.choose(call, self._chance)
-        record.route = route.name
-        record.routed = time.perf_counter()
-        return call, route
-
-    def _passage(self, call: Call, route: Route, record: CallRecord) -> Passage | None:
+    def _passage(self, answers: Answers | None, call: Call, route: Route, record: CallRecord) -> Passage | None:
         """The call's way through the cache; None when the cache has nothing to do with it."""
-        answers, control = self.snapshot.answers, USUAL
+        control = USUAL
         if "cache-control" in call.headers:
             control = control_of(header_values(call.headers, "cache-control"))
         if answers is not None and route.cache is not None:
@@ -236,3 +223,33 @@ def _note(record: CallRecord, error: ProxyError, detail: str = "") -> None:
         record.upstream_request_id = error.upstream_request_id or record.upstream_request_id
     else:
         record.outcome = "proxy_error"
+
+
+def _admit(
+    snapshot: Snapshot,
+    body: bytes,
+    caller: Caller,
+    headers: Mapping[str, str],
+    record: CallRecord,
+    operation: Operation,
+) -> Call:
+    """The body as a call; raises CallerError."""
+    call = parse(
+        body,
+        operation=operation,
+        caller=caller,
+        headers=headers,
+        call_id=record.request_id,
+        received_at=time.time(),
+    )
+    record.model_asked, record.stream = call.model, call.stream
+    snapshot.auth.check_model(caller, call.model)
+    return call
+
+
+def _route(snapshot: Snapshot, call: Call, tokens: Estimate, record: CallRecord) -> Route:
+    """Where it goes; raises NotFound."""
+    choice = snapshot.router.choose(call, tokens, snapshot.means)
+    record.choice, record.route = choice, choice.route.name
+    record.routed = time.perf_counter()
+    return choice.route

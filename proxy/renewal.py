@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.call import Call
 from proxy.errors import ProxyError
-from proxy.reply import Reply, WholeReply
+from proxy.reply import Reply, read_out
 from proxy.telemetry import CallRecord
 
 logger = logging.getLogger("octet")
@@ -19,8 +19,6 @@ _THEIR_PATIENCE = ("x-octet-timeout", "x-stainless-timeout", "x-stainless-read-t
 
 class Nobody:
     """An answer that nobody reads; it brings the body of a call that came before."""
-
-    write = None  # of an `Out`
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -34,9 +32,7 @@ class Nobody:
     async def deliver(self, reply: Reply, record: CallRecord) -> None:
         """See the answer to its end."""
         record.status = 200
-        if not isinstance(reply, WholeReply):
-            reply.connect(self)
-            await reply.finished
+        await read_out(reply)
 
     async def fail(self, error: ProxyError, record: CallRecord) -> None:
         record.status = error.status
@@ -46,12 +42,6 @@ class Nobody:
 
     def dismiss(self, error: ProxyError, record: CallRecord) -> None:
         """Nobody is told."""
-
-    def push(self, data: bytes) -> None:
-        """Nobody reads."""
-
-    def push_last(self, data: bytes) -> None:
-        """Nobody reads."""
 
 
 Serve = Callable[[Mapping[str, str], Nobody, CallRecord], Coroutine[Any, Any, None]]

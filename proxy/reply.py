@@ -33,6 +33,18 @@ class Out(Protocol):
         ...
 
 
+class _Nowhere:
+    """Takes a stream that nobody reads."""
+
+    write = None
+
+    def push(self, data: bytes) -> None:
+        """Nobody reads."""
+
+    def push_last(self, data: bytes) -> None:
+        """Nobody reads."""
+
+
 class Answered(Protocol):
     """What is known of an answer that is coming. `shown` is when content last came, in the loop's time."""
 
@@ -85,3 +97,10 @@ Reply = WholeReply | Stream
 
 Fetched = WholeReply | LiveStream
 """What an upstream gave."""
+
+
+async def read_out(reply: Reply) -> None:
+    """See an answer that nobody reads to its end; raises what breaks it."""
+    if not isinstance(reply, WholeReply):
+        reply.connect(_Nowhere())
+        await reply.finished

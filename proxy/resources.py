@@ -18,6 +18,7 @@ from proxy.limits.pace import Pace
 from proxy.providers import providers
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import Circuits
+from proxy.resilience.mirror import Mirrors
 from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
 from proxy.routing import Router
@@ -47,6 +48,7 @@ class Resources:
         self.circuits = Circuits(self._clock, self._circuit_changed)
         self.callers = CallerLimits({}, telemetry)
         self._checks = HealthChecks()
+        self.mirrors = Mirrors()
         self._shared: SharedState | None = None
         self._links: list[FleetLink | FleetShare] = []
         if config.redis is not None:
@@ -175,6 +177,7 @@ class Resources:
 
     async def close(self) -> None:
         """Stop asking, and close every connection."""
+        await self.mirrors.close()
         await self._checks.close()
         for link in self._links:
             await link.close()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from proxy import __version__
-from proxy.config import Address, Config, RouteRule, TargetRule, Upstream
+from proxy.config import Address, Canary, Config, FallbackRule, Mirror, RouteRule, TargetRule, Upstream
 
 
 def base_url(address: Address) -> str:
@@ -55,9 +55,16 @@ def _route(route: RouteRule) -> str:
     arrow = ", ".join(map(_target, route.targets))
     if route.strategy == "weighted":
         arrow = ", ".join(f"{_target(target)} (weight {target.weight})" for target in route.targets)
+    elif route.strategy != "ordered":
+        arrow += f" ({route.strategy})"
+    if route.canary is not None:
+        arrow = f"{_target(route.canary)} ({route.canary.share:.1%}), else {arrow}"
     then = f", then {', '.join(map(_target, route.fallback))}" if route.fallback else ""
-    return f"{' '.join(route.match.model)} -> {arrow}{then}"
+    copied = f"; copied to {_target(route.mirror)} ({route.mirror.share:.1%})" if route.mirror is not None else ""
+    return f"{' '.join(route.match.model)} -> {arrow}{then}{copied}"
 
 
-def _target(target: TargetRule) -> str:
-    return f"{target.upstream}/{target.model}" if target.model else target.upstream
+def _target(target: TargetRule | FallbackRule | Canary | Mirror) -> str:
+    if isinstance(target, FallbackRule) and target.route is not None:
+        return f"route {target.route}"
+    return f"{target.upstream}/{target.model}" if target.model else str(target.upstream)

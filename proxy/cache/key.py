@@ -99,19 +99,20 @@ def place_of(route: Route, operation: str, upstreams: Mapping[str, bytes]) -> by
 
 def _answering(route: Route) -> tuple[Target, ...]:
     """The targets whose answers are kept."""
-    return route.targets[: route.fallback_from or len(route.targets)]
+    return route.primary or route.targets
 
 
 def is_answered_by(route: Route, upstream: str, model: str) -> bool:
     """Whether that is a target whose answers are kept: a fallback's are not."""
-    first = route.targets[0]
-    return (first.name == upstream and first.model == model) or any(
-        target.name == upstream and target.model == model for target in _answering(route)
-    )
+    return any(target.name == upstream and target.model == model for target in _answering(route))
 
 
 def _target(target: Target, upstream: bytes) -> bytes:
-    return b"\t".join([target.name.encode(), target.model.encode(), upstream])
+    parts = [target.name.encode(), target.model.encode(), upstream]
+    if target.overrides is not None or target.headers:
+        changed = target.overrides.text if target.overrides is not None else b""
+        parts.append(sha256(changed + repr(sorted(target.headers.items())).encode()).hexdigest().encode())
+    return b"\t".join(parts)
 
 
 def upstream_digest(upstream: Upstream) -> bytes:

@@ -7,11 +7,8 @@ from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import (
     CallerKey,
     Config,
-    Match,
     ProviderTraits,
-    RouteRule,
     Server,
-    TargetRule,
     Timeouts,
     Tls,
     Upstream,
@@ -19,6 +16,16 @@ from proxy.config.model import (
 )
 from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
 from proxy.config.redis_url import RedisPlace, parse_redis_url
+from proxy.config.routes import (
+    Canary,
+    FallbackRule,
+    Match,
+    Mirror,
+    RouteRule,
+    Strategy,
+    TargetRule,
+    Way,
+)
 from proxy.config.schema import json_schema
 from proxy.config.section import Section
 from proxy.config.values import Address, parse_address
@@ -27,14 +34,17 @@ __all__ = [
     "Address",
     "Cache",
     "CallerKey",
+    "Canary",
     "Circuit",
     "Config",
     "ConfigError",
+    "FallbackRule",
     "Globs",
     "HealthCheck",
     "Hedge",
     "Limits",
     "Match",
+    "Mirror",
     "Mistake",
     "Price",
     "ProviderTraits",
@@ -47,10 +57,12 @@ __all__ = [
     "RouteRule",
     "Section",
     "Server",
+    "Strategy",
     "TargetRule",
     "Timeouts",
     "Tls",
     "Upstream",
+    "Way",
     "Wire",
     "is_glob",
     "json_schema",

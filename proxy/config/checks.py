@@ -4,17 +4,18 @@ Works on the plain tree, so that these mistakes are told together with those of 
 """
 
 import ssl
-from collections.abc import Callable, Collection, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from proxy.config.checks_caching import check_caching
-from proxy.config.mistakes import Path, nearest
+from proxy.config.checks_routes import check_routes
+from proxy.config.mistakes import Path
 from proxy.config.model import Providers, ProviderTraits, Server, wires_for
 from proxy.config.protection import Circuit
+from proxy.config.references import check_unique, unknown
 from proxy.config.source import Document, listing, mapping
 
 
@@ -28,13 +29,9 @@ def check_references(document: Document, providers: Providers) -> None:
         _check_upstream(document, mapping(upstream), ("upstreams", name), providers)
     routes = [mapping(route) for route in listing(tree.get("routes"))]
     callers = [mapping(caller) for caller in listing(mapping(tree.get("server")).get("callers"))]
-    names = [caller["name"] for caller in callers if isinstance(caller.get("name"), str)]
-    for index, route in enumerate(routes):
-        _check_route(document, route, ("routes", index), upstreams, names)
-    _check_unique(document, routes, ("routes",), "name")
-    _check_unique(document, callers, ("server", "callers"), "name")
-    _check_unique(document, callers, ("server", "callers"), "key")
-    _check_reachable(document, routes)
+    check_routes(document, routes, tree)
+    check_unique(document, callers, ("server", "callers"), "name")
+    check_unique(document, callers, ("server", "callers"), "key")
     _check_bounds(document, mapping(tree.get("server")))
     check_caching(document, tree)
 
@@ -54,7 +51,7 @@ def _check_bounds(document: Document, server: dict[str, Any]) -> None:
 def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, providers: Providers) -> None:
     provider = upstream.get("provider")
     if isinstance(provider, str) and provider not in providers:
-        _unknown(document, (*path, "provider"), provider, providers)
+        unknown(document, (*path, "provider"), provider, providers)
     if upstream.get("api_key") and upstream.get("api_key_file"):
         document.mistake((*path, "api_key_file"), "api_key is given too; keep one of the two")
     if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
@@ -131,85 +128,3 @@ def _loads(load: Callable[[ssl.SSLContext], object]) -> bool:
     except (ssl.SSLError, OSError):
         return False
     return True
-
-
-def _check_route(
-    document: Document, route: dict[str, Any], path: Path, upstreams: dict[str, Any], callers: list[str]
-) -> None:
-    for place, target in _targets(route):
-        upstream = target.get("upstream")
-        if isinstance(upstream, str) and upstream not in upstreams:
-            _unknown(document, (*path, *place, "upstream"), upstream, upstreams)
-    targets = [target for place, target in _targets(route) if place[0] == "targets"]
-    if targets and route.get("strategy") == "weighted" and all(target.get("weight") == 0 for target in targets):
-        document.mistake((*path, "targets"), "every weight is 0: no target could ever be chosen")
-    if route.get("fallback_on") and not route.get("fallback"):
-        document.mistake((*path, "fallback_on"), "does nothing without fallback targets")
-    if route.get("hedge") is not None and len(list(_targets(route))) == 1:
-        document.mistake((*path, "hedge"), "does nothing: there is no second target")
-    wanted = mapping(route.get("match")).get("caller", [])
-    here = (*path, "match", "caller")
-    named = {here: wanted} if isinstance(wanted, str) else {(*here, i): name for i, name in enumerate(listing(wanted))}
-    for place, caller in named.items():
-        if isinstance(caller, str) and caller not in callers:
-            _unknown(document, place, caller, callers)
-
-
-def _unknown(document: Document, path: Path, name: str, known: Collection[str]) -> None:
-    kind = next(step for step in reversed(path) if isinstance(step, str))
-    hint = nearest(name, known) if path not in document.from_environment else ""
-    document.mistake(path, f"unknown {kind} {document.quote(path, name)}{hint}")
-
-
-def _targets(route: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for group in ("targets", "fallback"):
-        for index, target in enumerate(listing(route.get(group))):
-            yield (group, index), mapping(target)
-
-
-def _check_unique(document: Document, items: list[dict[str, Any]], path: Path, key: str) -> None:
-    seen: dict[str, int] = {}
-    for index, item in enumerate(items):
-        value = item.get(key)
-        if isinstance(value, str) and seen.setdefault(value, index) != index:
-            document.mistake((*path, index, key), f"the same {key} stands at {path[-1]}[{seen[value]}]")
-
-
-def _check_reachable(document: Document, routes: list[dict[str, Any]]) -> None:
-    broken = {mistake.path[1] for mistake in document.mistakes if len(mistake.path) > 1 and mistake.path[0] == "routes"}
-    for index, route in enumerate(routes):
-        for earlier, other in enumerate(routes[:index]):
-            if not broken & {index, earlier} and _covers(mapping(other.get("match")), mapping(route.get("match"))):
-                document.mistake(("routes", index), f"can never match: routes[{earlier}] takes all its calls first")
-                break
-
-
-def _covers(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether every call that fits `second` surely fits `first`."""
-    for key, wanted in first.items():
-        if key == "model":
-            if not all(
-                any(_glob_covers(glob, name) for glob in _words(wanted)) for name in _words(second.get(key, "*"))
-            ):
-                return False
-        elif key == "headers":
-            narrower = {name.lower(): value for name, value in mapping(second.get(key)).items()}
-            if any(narrower.get(name.lower()) != value for name, value in mapping(wanted).items()):
-                return False
-        elif key == "caller":
-            if not second.get(key) or not set(_words(second[key])) <= set(_words(wanted)):
-                return False
-        elif second.get(key) != wanted:
-            return False
-    return True
-
-
-def _glob_covers(glob: str, other: str) -> bool:
-    """Whether `glob` fits all that `other` fits, as far as it can be told without doubt."""
-    if glob in ("*", other):
-        return True
-    return not set("?[") & set(other + glob) and fnmatchcase(other, glob)
-
-
-def _words(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [word for word in listing(value) if isinstance(word, str)]

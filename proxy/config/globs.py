@@ -19,3 +19,18 @@ class Globs:
 def is_glob(pattern: str) -> bool:
     """Whether a pattern fits more than itself."""
     return any(sign in pattern for sign in "*?[")
+
+
+def check_glob(pattern: str) -> str:
+    """A glob that can fit something; raises ValueError."""
+    position = 0
+    while (start := pattern.find("[", position)) >= 0:
+        first = start + 1 + (pattern[start + 1 : start + 2] == "!")
+        end = pattern.find("]", first + 1)  # a bracket in the first place stands for itself
+        if end < 0:
+            raise ValueError(f'the glob "{pattern[:60]}" has a [ without its ]; [[] stands for a plain [')
+        for low, high in zip(pattern[first:end], pattern[first + 2 : end], strict=False):
+            if pattern[first:end].find(f"{low}-{high}") >= 0 and low > high:
+                raise ValueError(f'the glob "{pattern[:60]}" has a range that runs backwards: {low}-{high}')
+        position = end + 1
+    return pattern

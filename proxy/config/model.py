@@ -6,14 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from proxy.config.caching import Cache, OptionalRouteCache, Price
-from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
+from proxy.config.caching import Cache, Price
+from proxy.config.protection import Circuit, HealthCheck, Limits, Redis
+from proxy.config.routes import RouteRule
 from proxy.config.section import Section
 from proxy.config.values import (
     Address,
     Bytes,
+    Glob,
+    Globs,
     HeaderName,
     HeaderValue,
+    Label,
     Listen,
     Listens,
     Name,
@@ -33,7 +37,7 @@ class CallerKey(Section):
     name: Name
     key: Secret
     """Shown as `Authorization: Bearer KEY`, or as `x-octet-key` where Authorization carries an upstream's key."""
-    models: Patterns = ("*",)
+    models: Globs = ("*",)
     """Globs of the model names that this caller may ask for."""
     limits: Limits = Limits()
 
@@ -69,6 +73,10 @@ class Server(Section):
     """How long new connections are still taken after SIGTERM (behind a Service: 5)."""
     drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 20.0
     """How long calls in flight may go on after that."""
+    region: Label | None = None
+    """Where this sidecar is; routes with `prefer_own_region` stay near."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that share the port, for machines with more cores (Linux)."""
 
 
 class Tls(Section):
@@ -121,11 +129,13 @@ class Upstream(Section):
     """Connections that there may be at once; more calls wait for one, up to `connect_seconds`. Default: no limit."""
     proxy: Url | None = None
     """An HTTP proxy on the way. Default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment."""
+    labels: dict[Name, Label] = {}
+    """What routes may require or prefer: region, tier, owner..."""
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     circuit: Circuit = Circuit()
     health_check: HealthCheck | None = None
-    prices: dict[str, Price] = {}
+    prices: dict[Glob, Price] = {}
     """By globs of the upstream's model names; the first that fits counts."""
     list_models: bool | None = None
     """Whether /v1/models shows the upstream's own list. Default: the provider's."""
@@ -135,47 +145,6 @@ class Upstream(Section):
     """The largest `n` that is served by asking several times, where the dialect has no `n`."""
     settings: Any = {}
     """What only this provider knows."""
-
-
-class Match(Section):
-    """What a call must be for a route; all of it."""
-
-    model: Annotated[Patterns, Field(min_length=1)] = ("*",)
-    """Globs, any of which fits."""
-    headers: dict[str, str] = {}
-    """Header names and globs of their values."""
-    caller: Patterns = ()
-    """Names of callers, any of which fits."""
-    stream: bool | None = None
-
-
-class TargetRule(Section):
-    """One place a call may go."""
-
-    upstream: str
-    model: str | None = None
-    """The name there. Default: as asked."""
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-
-
-class RouteRule(Section):
-    """A rule; the first that matches serves the call."""
-
-    name: Name | None = None
-    match: Match = Match()
-    strategy: Literal["ordered", "weighted"] = "ordered"
-    targets: Annotated[tuple[TargetRule, ...], Field(min_length=1, strict=False)]
-    fallback: Annotated[tuple[TargetRule, ...], Field(strict=False)] = ()
-    """Tried in order when no target answered."""
-    fallback_on: Annotated[tuple[Refusal, ...], Field(strict=False)] = ()
-    """Refusals after which `fallback` is tried too: context (the conversation is too long), policy."""
-    retry: Retry = Retry()
-    hedge: Hedge | None = None
-    cache: OptionalRouteCache = None
-    total_seconds: Seconds | None = None
-    """Bounds a whole call, all its attempts together. Default: no bound but the attempts' own."""
-    list: Patterns = ()
-    """Model names to show in /v1/models, beside those that `match.model` spells out."""
 
 
 class Config(Section):

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
+from proxy.config.globs import check_glob
 from proxy.config.redis_url import parse_redis_url
 
 
@@ -143,11 +144,14 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_many), WithJsonSchema(_STRINGS)
 ]
+Glob = Annotated[str, Field(min_length=1), AfterValidator(check_glob)]
+Globs = Annotated[tuple[Glob, ...], BeforeValidator(_one_or_many), WithJsonSchema(_STRINGS)]
 Url = Annotated[str, AfterValidator(_check_url)]
 HeaderName = Annotated[str, AfterValidator(_check_header)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 CacheUrl = Annotated[SecretStr, AfterValidator(_check_cache_url)]

@@ -24,8 +24,13 @@ class Estimate:
     def __call__(self) -> int:
         """Tokens of prompt and answers together, at least 1."""
         if self._tokens is None:
-            self._tokens = self.prompt + _answers(self._call)
+            self._tokens = self.prompt + self.answer
         return self._tokens
+
+    @property
+    def answer(self) -> int:
+        """Tokens that the answers may have."""
+        return _answers(self._call)
 
     @property
     def prompt(self) -> int:

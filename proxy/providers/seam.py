@@ -1,25 +1,45 @@
 """Where a dialect meets the proxy: pure operations, the same for every provider."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import msgspec
 
-from proxy.call import Call, Json, Sink, Source
+from proxy.call import Call, Json
 from proxy.config import Hedge, ProviderTraits, Refusal, Retry, RouteCache, Upstream
 from proxy.errors import NotFound, UpstreamError
 from proxy.openai_format.encoding import decode_object
 from proxy.openai_format.errors import classify, read_error, read_object, retry_after
+from proxy.openai_format.overrides import Overrides
 from proxy.openai_format.parameters import refuse
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A place a call may go: an upstream, and the name of the model there."""
+    """A place a call may go: an upstream, and the name of the model there.
 
-    name: str  # the upstream's
+    Args:
+        name: the upstream's.
+        label: the model in metrics: a name from the configuration.
+        overrides: what of a call's body is changed on its way there.
+        headers: sent with each call.
+        max_context_tokens: a larger call goes elsewhere, if it fits there.
+    """
+
+    name: str
     upstream: Upstream
     model: str
-    label: str = "other"  # the model in metrics: a name from the configuration
+    label: str = "other"
+    overrides: Overrides | None = None
+    headers: Mapping[str, str] = {}
+    max_context_tokens: int | None = None
+
+
+class Copies(msgspec.Struct, frozen=True):
+    """Where a share of the calls is copied to, and how many copies there may be at once."""
+
+    target: Target
+    share: float
+    concurrent: int
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -30,6 +50,8 @@ class Route(msgspec.Struct, frozen=True):
         fallback_on: refusals after which fallbacks are tried.
         total_seconds: bounds a call.
         cache: what of its answers is kept; None: nothing.
+        primary: the targets that are no fallbacks, whether or not this call may go there; empty: they are `targets`.
+        copies: where calls are copied to.
     """
 
     name: str
@@ -40,6 +62,8 @@ class Route(msgspec.Struct, frozen=True):
     hedge: Hedge | None = None
     total_seconds: float | None = None
     cache: RouteCache | None = None
+    primary: tuple[Target, ...] = ()
+    copies: Copies | None = None
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
@@ -155,95 +179,6 @@ class Provider(Protocol):
             if isinstance(model, dict) and isinstance(model.get("id"), str):
                 created = model.get("created")
                 yield {**model, "object": "model", "created": created if isinstance(created, int) else 0}
-
-
-class Behind(Protocol):
-    """Who is called with what comes over a connection; asyncio's protocol."""
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def eof_received(self) -> bool: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-
-class Shortcut(Behind, Protocol):
-    """Stands before somebody who is called with what comes, and calls him with what it cannot take."""
-
-    behind: Behind
-
-
-class Exchange(Source, Protocol):
-    """One request on the wire, and its answer; the body is read, or pushed at a sink. Whoever opened it closes it."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def connect_seconds(self) -> float:
-        """How long it took to connect; 0 on a connection that was there."""
-        ...
-
-    def bound(self, until: float, clock: str) -> None:
-        """Fail with TooSlow at this time of the loop's, unless the body is at its end by then, or pushed."""
-        ...
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body; raises UpstreamError when it breaks off or is longer than `limit` bytes."""
-        ...
-
-    async def read_up_to(self, limit: int) -> bytes:
-        """The body's beginning, at least `limit` bytes if it has as many; raises UpstreamError when it breaks off."""
-        ...
-
-    def start(self, sink: Sink) -> None:
-        """Push the body at `sink`."""
-        ...
-
-    def framing(self, body: bytes) -> bytes | None:
-        """How the size of the chunk is written that brought what is being pushed; None when it is not just one."""
-        ...
-
-    def shorten(self, shortcut: Shortcut | None) -> None:
-        """Have the connection bring what comes to `shortcut` first; None ends that."""
-        ...
-
-    def close(self, *, drain: bool = False) -> None:
-        """Free the connection, at once or, with `drain`, when the end of a good answer has passed by."""
-        ...
-
-
-class Endpoint(Protocol):
-    """An upstream ready to be called."""
-
-    @property
-    def provider(self) -> Provider: ...
-
-    def dress(self, request: UpstreamRequest, call: Call) -> UpstreamRequest:
-        """The request with the headers and the key that belong to this upstream and this caller."""
-        ...
-
-    def redact(self, text: str) -> str:
-        """A text of the upstream's without our key, should it quote it."""
-        ...
-
-    def open(
-        self, request: UpstreamRequest, patience: float, clock: str, asked: Callable[[Exchange], object]
-    ) -> Coroutine[Any, Any, Exchange]:
-        """Send the request and wait for the answer's head.
-
-        Args:
-            patience: seconds until the whole answer is there, or until it is pushed.
-            clock: the clock that then has run out.
-            asked: takes the exchange as soon as the request has gone out.
-
-        Raises:
-            UpstreamError: there is no answer.
-        """
-        ...
 
 
 JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}

@@ -18,14 +18,17 @@ from proxy.errors import (
 from proxy.openai_format.chunks import merge
 from proxy.providers.fanout import Branch, MergedRelay
 from proxy.providers.relay import Relay, encode_whole, open_parser, open_relay, read_completion, read_whole
-from proxy.providers.seam import Endpoint, Exchange, Target, UpstreamRequest, upstream_request_id
+from proxy.providers.seam import Target, UpstreamRequest, upstream_request_id
+from proxy.providers.wire import Endpoint, Exchange
 from proxy.reply import Fetched, WholeReply
 from proxy.resilience.circuit import Visit
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
+from proxy.resilience.latency import Load
 from proxy.resilience.policy import fault_of
+from proxy.resilience.refusals import REPEAT, amended_call, redact
 from proxy.resilience.reply import StreamReply
 from proxy.resilience.standing import Standing
-from proxy.telemetry import CallRecord, Telemetry
+from proxy.telemetry import CallRecord, Telemetry, Try
 
 MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -66,6 +69,8 @@ class Attempt:
         self._deadline = deadline
         self._record = record
         self._telemetry = telemetry
+        self._load: Load | None = standing.load(target)
+        self._load.in_flight += 1
         self._exchanges: list[Exchange] = []  # whose head has come
         self._asked: list[Exchange] = []
 
@@ -77,11 +82,13 @@ class Attempt:
             CallerError: the target cannot carry the call.
         """
         endpoint, target, call = self.standing.endpoint, self.target, self._call
+        if target.overrides is not None:
+            call = target.overrides.apply(call)
         try:
             try:
                 reply = await self._send(endpoint, call)
             except UpstreamError as error:
-                amended = _amended(endpoint, call, target, error)
+                amended = amended_call(endpoint, call, target, error)
                 if amended is None:
                     raise
                 self._let_go(drain=False)
@@ -142,14 +149,16 @@ class Attempt:
 
     def broke(self, error: UpstreamError) -> None:
         """The stream broke after its first content."""
-        _redact(error, self.standing.endpoint)
+        redact(error, self.standing.endpoint, self.target)
         if fault_of(error).counts:
             self._visit.judge(error)
 
     def _failed(self, error: UpstreamError) -> None:
         if fault_of(error).counts:
             self._visit.judge(error)
-        self.standing.failed(self.target, error)
+        failed = Try(self.target.name, self.target.model, error.reason, error.code, round(self.seconds, 6))
+        self._record.tries = (*self._record.tries, failed)
+        self.standing.failed(self.target, error, self.seconds, stream=self._call.stream)
         self._telemetry.attempted(self.target.name, error.reason)
 
     def free(self, *, drain: bool = False) -> None:
@@ -157,6 +166,9 @@ class Attempt:
         if self._exchanges:
             self._let_go(drain=drain)
         self._visit.leave()
+        load, self._load = self._load, None
+        if load is not None:
+            load.in_flight -= 1
         hold, self._hold = self._hold, None
         if hold is not None and self.sent:
             hold.settle(self._used())
@@ -185,7 +197,7 @@ class Attempt:
             built = endpoint.provider.build_request(call, target)
         except RecursionError as error:
             raise InvalidRequest("the request is nested too deeply for this upstream") from error
-        request = endpoint.dress(built, call)
+        request = endpoint.dress(built, call, target.headers)
         self.name(request.dropped)
         if not self.sent:
             record.attempts += 1
@@ -200,7 +212,7 @@ class Attempt:
                 raise kind(refused.theirs or "the upstream refused your key") from refused
             raise
         except UpstreamError as error:
-            _redact(error, endpoint)
+            redact(error, endpoint, target)
             raise
         finally:
             self.seconds += time.perf_counter() - began
@@ -275,24 +287,6 @@ class Attempt:
             body = await exchange.read_up_to(MAX_ERROR_BYTES)
             error = endpoint.provider.parse_error(self.target, exchange.status, exchange.headers, body)
             error.upstream_request_id = upstream_request_id(exchange.headers) or None
-            error.repeat = _REPEAT.get(exchange.headers.get("x-should-retry", ""), error.repeat)
+            error.repeat = REPEAT.get(exchange.headers.get("x-should-retry", ""), error.repeat)
             raise error
         return exchange
-
-
-_REPEAT = {"true": True, "false": False}
-
-
-def _redact(error: UpstreamError, endpoint: Endpoint) -> None:
-    """Take our secrets out of what the upstream said."""
-    error.message = endpoint.redact(error.message)
-    error.param = endpoint.redact(error.param) if error.param else error.param
-    error.code = endpoint.redact(error.code) if error.code else error.code
-
-
-def _amended(endpoint: Endpoint, call: Call, target: Target, error: UpstreamError) -> Call | None:
-    """The call without what was refused; None also when an exact wire passed a body that cannot be read whole."""
-    try:
-        return endpoint.provider.amend(call, target, error)
-    except (ValueError, InvalidRequest):
-        return None

@@ -90,6 +90,8 @@ class Walk:
             self._attempt = None
 
     async def _walk(self) -> Fetched:
+        if self._route.copies is not None and self._means.mirrors is not None:
+            self._means.mirrors.copy(self._call, self._route, self._means)
         first = self._usual()
         if first is not None:
             try:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from proxy.providers.pattern import Pattern, is_plain
-from proxy.providers.seam import Behind, Exchange
+from proxy.providers.wire import Behind, Exchange
 
 MOST_GAPS = 256
 _TRIES = 4

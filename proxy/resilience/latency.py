@@ -1,9 +1,15 @@
-"""How long an upstream takes until its answer, or its first content, of late. Pure."""
+"""How long an upstream takes until its answer, or its first content, of late. Pure.
+
+Source: Twitter Finagle, `PeakEwma` (a moving average that follows slow answers at once and forgets them slowly).
+"""
 
 from collections import deque
+from math import exp
 
 REMEMBERED = 200
 ENOUGH = 20  # fewer tell nothing
+MEMORY_SECONDS = 5.0  # after so long a time counts for a third
+FAILED_SECONDS = 5.0  # what a failure counts for, at least: who fails at once is not quick
 _RENEWED = 16  # the percentile is reckoned anew after so many
 
 
@@ -37,3 +43,42 @@ class Latency:
         if self._p95 is None or self._since >= _RENEWED:
             self._p95, self._since = self.quantile(0.95), 0
         return self._p95
+
+
+class PeakAverage:
+    """A moving average of times that jumps to what is slower, and comes down slowly.
+
+    It also comes down while nobody is asked: who was slow is tried again some time.
+    """
+
+    __slots__ = ("_at", "_seconds")
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+        self._at = 0.0
+
+    def add(self, seconds: float, now: float) -> None:
+        """Note a time."""
+        known = self._seconds
+        if known is None or seconds >= known:
+            self._seconds = seconds
+        else:
+            weight = exp(-max(now - self._at, 0.0) / MEMORY_SECONDS)
+            self._seconds = known * weight + seconds * (1 - weight)
+        self._at = now
+
+    def now(self, now: float) -> float | None:
+        """What to expect; None: nothing is known."""
+        if self._seconds is None:
+            return None
+        return self._seconds * exp(-max(now - self._at, 0.0) / MEMORY_SECONDS)
+
+
+class Load:
+    """What one model of an upstream has to do for us, and how quick it is, by whether it is a stream."""
+
+    __slots__ = ("averages", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.averages = {False: PeakAverage(), True: PeakAverage()}

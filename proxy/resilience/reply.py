@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.errors import Broken, TooSlow
 from proxy.providers.relay import Relay
-from proxy.providers.seam import Exchange
+from proxy.providers.wire import Exchange
 from proxy.reply import Out
 from proxy.resilience.clock import Bounds, StreamClock
 from proxy.resilience.express import MOST_GAPS, Express

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from proxy.call import Hold, Json, NoRoom
 from proxy.errors import Limited, UpstreamError
-from proxy.providers.seam import Endpoint, Target
+from proxy.providers.seam import Target
+from proxy.providers.wire import Endpoint
 from proxy.resilience.budget import RetryBudget
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import Circuits
-from proxy.resilience.latency import Latency
+from proxy.resilience.latency import FAILED_SECONDS, Latency, Load
 
 REMEMBERED_FAILURES = 10
 
@@ -93,13 +94,19 @@ class Standing:
         self.budget = RetryBudget()
         self.latency = {False: Latency(), True: Latency()}  # by whether it is a stream
         self.failures: deque[Failure] = deque(maxlen=REMEMBERED_FAILURES)
+        self.loads: dict[str, Load] = {}  # by the model's label
         self._circuits = circuits
+
+    def load(self, target: Target) -> Load:
+        """What a model of the upstream has to do."""
+        return self.loads.get(target.label) or self.loads.setdefault(target.label, Load())
 
     def circuit(self, target: Target) -> Circuit:
         return self._circuits.of(target)
 
-    def failed(self, target: Target, error: UpstreamError) -> None:
-        """Remember a failure, and what it says of the time to come."""
+    def failed(self, target: Target, error: UpstreamError, seconds: float, *, stream: bool) -> None:
+        """Remember a failure that took so long, and what it says of the time to come."""
+        self.load(target).averages[stream].add(max(seconds, FAILED_SECONDS), self.clock())
         self.failures.append(Failure(time.time(), target.model, error.reason, error.code))
         if isinstance(error, Limited):
             self.pace.refused(target.model, error.retry_after, self.clock())
@@ -107,4 +114,5 @@ class Standing:
     def answered(self, target: Target, headers: Mapping[str, str], seconds: float, *, stream: bool) -> None:
         """Remember an answer, or a stream's first content, that took so long; `headers` in OpenAI's names."""
         self.latency[stream].add(seconds)
+        self.load(target).averages[stream].add(seconds, self.clock())
         self.pace.heard(target.model, headers, self.clock)

@@ -6,6 +6,6 @@ Source: DESIGN.md §9.
 from proxy.telemetry.access_log import LineWriter
 from proxy.telemetry.lag import LagWatch
 from proxy.telemetry.metrics import Telemetry
-from proxy.telemetry.record import CallRecord
+from proxy.telemetry.record import CallRecord, Try
 
-__all__ = ["CallRecord", "LagWatch", "LineWriter", "Telemetry"]
+__all__ = ["CallRecord", "LagWatch", "LineWriter", "Telemetry", "Try"]

@@ -93,6 +93,9 @@ class Telemetry:
         self._tokens = Counter(
             registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
         )
+        self._mirrored = Counter(
+            registry, "octet_mirrored", "Copies of calls, by how they ended.", ("route", "upstream", "outcome")
+        )
         self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
         self.cache = CacheCounts(registry)
         self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
@@ -143,6 +146,10 @@ class Telemetry:
     def wasted(self, upstream: str, tokens: int) -> None:
         """Count the tokens of an attempt whose answer nobody gets."""
         self._wasted.add((upstream,), tokens)
+
+    def mirrored(self, route: str, upstream: str, outcome: str) -> None:
+        """Count a copy; `outcome` is `ok`, `dropped` (there were too many) or a failure's class."""
+        self._mirrored.add((route, upstream, outcome))
 
     def circuit_changed(self, upstream: str, state: str) -> None:
         """Count a circuit's change; `state` is `closed`, `half_open` or `open`."""

@@ -1,11 +1,22 @@
 """What is to be told of one call."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from proxy.call import Facts
 from proxy.errors import ProxyError
+
+
+class Try(NamedTuple):
+    """An attempt that failed; what the upstream said may quote a prompt, and is not kept."""
+
+    upstream: str
+    model: str
+    reason: str
+    code: str | None
+    seconds: float
 
 
 class CallRecord(msgspec.Struct):
@@ -43,6 +54,9 @@ class CallRecord(msgspec.Struct):
     first_token: float | None = None  # when the first content was there
     gaps: list[float] = []  # between the contents of a stream, in seconds; those that have not been counted yet
     facts: Facts = msgspec.field(default_factory=Facts)
+    generation: int = 0  # of the configuration
+    choice: object = None  # what routing chose, and why; of its room
+    tries: tuple["Try", ...] = ()  # attempts that failed
     cut_off_by: ProxyError | None = None  # why we, not the caller, end the call
 
     def own_seconds(self, until: float) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol, cast
 
-from proxy.providers.seam import Shortcut
+from proxy.providers.wire import Shortcut
 from proxy.upstream.exchange import NEVER, Exchange
 
 DRAIN_SECONDS = 1.0

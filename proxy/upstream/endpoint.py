@@ -1,6 +1,7 @@
 """An upstream ready to be called: its dialect, its connections and its key."""
 
 from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ _ACCEPTS = {False: "application/json", True: "text/event-stream"}
 _FROM_CALLER = ("traceparent", "tracestate")
 _WITH_CALLERS_KEY = ("openai-organization", "openai-project")
 _SHORTEST_SECRET = 6  # characters; what is shorter, such as the key of a local server, stands in any word
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _MAX_FORWARDED = 512  # characters of a header's value
 
 
@@ -40,25 +42,25 @@ class Endpoint:
         self._takes_callers_key = upstream.credential == "caller"
         own = {"accept-encoding": "identity", "user-agent": USER_AGENT}
         self._probes = {**own, **upstream.headers, **self._authorization(credential)}
-        mine = None if self._takes_callers_key else credential
-        self._headers = {**own, "via": via, **upstream.headers, **self._authorization(mine)}  # of every call
+        self._key = self._authorization(None if self._takes_callers_key else credential)
+        self._headers = {**own, "via": via, **upstream.headers, **self._key}  # of every call
         self._usual = {
             stream: PreparedHeaders({"accept": _ACCEPTS[stream], **JSON_HEADERS, **self._headers})
             for stream in (False, True)
         }
 
-    def dress(self, request: UpstreamRequest, call: Call) -> UpstreamRequest:
-        """The request with the headers and the key that belong to this upstream and this caller.
+    def dress(self, request: UpstreamRequest, call: Call, more: Mapping[str, str] = _NO_HEADERS) -> UpstreamRequest:
+        """The request with the headers and the key that belong to this upstream and this caller, and `more` headers.
 
         Raises:
             Unauthenticated: the caller's own key is wanted and was not sent.
         """
         given = call.headers
-        own = self._takes_callers_key or "traceparent" in given or "via" in given
+        own = self._takes_callers_key or "traceparent" in given or "via" in given or bool(more)
         if not own and request.headers is JSON_HEADERS:
             headers: dict[str, str] = self._usual[call.stream]
         else:
-            headers = {"accept": _ACCEPTS[call.stream], **request.headers, **self._headers}
+            headers = {"accept": _ACCEPTS[call.stream], **request.headers, **self._headers, **more, **self._key}
         if own:
             self._add_callers(call, headers)
         dropped = (*request.dropped, *call.amended) if call.amended else request.dropped
@@ -74,9 +76,10 @@ class Endpoint:
             _pass_on(call.headers, _WITH_CALLERS_KEY, headers)
             headers |= self._authorization(credential_for(self.upstream, self._credential, call.caller))
 
-    def redact(self, text: str) -> str:
+    def redact(self, text: str, more: Mapping[str, str] = _NO_HEADERS) -> str:
         """A text of the upstream's without our key, or what we send beside it, should it quote them."""
-        for secret in (self._credential or "", *self.upstream.headers.values(), *self.upstream.query.values()):
+        beside = (*self.upstream.headers.values(), *self.upstream.query.values(), *more.values())
+        for secret in (self._credential or "", *beside):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, "[redacted]")
         return text

@@ -10,7 +10,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 
 from proxy.call import Sink
 from proxy.errors import Broken, CutShort, ProxyError, ProxyFault, TooSlow, Unreachable
-from proxy.providers.seam import Shortcut
+from proxy.providers.wire import Shortcut
 from proxy.upstream.answer import MAX_HEAD_BYTES, Answer
 from proxy.upstream.line import Line
 

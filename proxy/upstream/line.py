@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from proxy.providers.seam import Shortcut
+from proxy.providers.wire import Shortcut
 
 
 class Line(Protocol):

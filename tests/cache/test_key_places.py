@@ -36,7 +36,7 @@ A, B, C = (Target(name, UPS[name], "m") for name in "abc")
 
 def place(*targets: Target, name: str = "r", fallback_from: int = 0, operation: str = "chat") -> bytes:
     digests = {target.name: upstream_digest(target.upstream) for target in targets}
-    return place_of(Route(name, targets, fallback_from=fallback_from), operation, digests)
+    return place_of(Route(name, targets, primary=targets[:fallback_from]), operation, digests)
 
 
 def test_the_set_of_targets_counts() -> None:
@@ -120,7 +120,7 @@ def test_nothing_of_an_upstream_is_told() -> None:
 )
 def test_whose_answers_are_kept(fallback_from: int, upstream: str, model: str, answered: bool) -> None:
     """Those of the route's own targets, under the model that it names."""
-    assert is_answered_by(Route("r", (A, B), fallback_from=fallback_from), upstream, model) is answered
+    assert is_answered_by(Route("r", (A, B), primary=(A, B)[:fallback_from]), upstream, model) is answered
 
 
 def test_whose_keys_go_upstream() -> None:
@@ -128,7 +128,7 @@ def test_whose_keys_go_upstream() -> None:
     passing = Target("p", upstreams(p={**BASE, "credential": "caller"})["p"], "m")
     assert takes_callers_keys(Route("r", (A, passing)))
     assert not takes_callers_keys(Route("r", (A, B)))
-    assert not takes_callers_keys(Route("r", (A, passing), fallback_from=1))
+    assert not takes_callers_keys(Route("r", (A, passing), primary=(A,)))
 
 
 def tenant(

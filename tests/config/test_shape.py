@@ -54,7 +54,10 @@ def up(settings: str) -> str:
         (ROUTE + "targets: []", "3:5: routes[0].targets: must not be empty"),
         (ROUTE + "name: a", "3:5: routes[0].targets: is missing"),
         (ROUTE + "targets: [{upstream: up, weight: 1.5}]", "3:30: routes[0].targets[0].weight: must be a whole number"),
-        (ROUTE + "{strategy: odd, targets: [{upstream: up}]}", "routes[0].strategy: must be 'ordered' or 'weighted'"),
+        (
+            ROUTE + "{strategy: odd, targets: [{upstream: up}]}",
+            "routes[0].strategy: must be 'ordered', 'weighted', 'least_",
+        ),
         (ROUTE + "{match: {strem: true}, targets: [{upstream: up}]}", 'did you mean "stream"?'),
     ],
 )

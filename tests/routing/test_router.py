@@ -1,43 +1,18 @@
 """The first rule that fits serves a call, and its targets come in the order to try."""
 
-from collections import Counter
-from collections.abc import Mapping
-from random import Random
 from typing import Any
 
 import pytest
 
-from proxy.call import Call, Caller
-from proxy.config import ProviderTraits, TargetRule
-from proxy.config.load import build
-from proxy.config.source import Document
 from proxy.errors import NotFound
-from proxy.routing import Router, weighted
-
-TRAITS = {"openai": ProviderTraits("http://upstream.example/v1", ("exact", "normalise"))}
-DRAWS = 20_000
-
-
-def router(*routes: Mapping[str, Any], **server: Any) -> Router:
-    """A router over three upstreams; a route's targets are `a` unless it says more."""
-    upstreams = {name: {"provider": "openai"} for name in ("a", "b", "c.d")}
-    rules = [{"targets": [{"upstream": "a"}], **route} for route in routes]
-    return Router(build(Document("test", {"server": server, "upstreams": upstreams, "routes": rules}), TRAITS))
-
-
-def call(model: str, *, headers: Mapping[str, str] | None = None, caller: str | None = None, **more: Any) -> Call:
-    fields = {"stream": False, "wants_usage": False} | more
-    return Call("id", 0.0, b"{}", {}, model, caller=Caller(caller), headers=headers or {}, **fields)
-
-
-def never() -> float:
-    raise AssertionError("chance is asked only where weights are drawn")
+from proxy.routing import Router
+from tests.routing.scene import call, choose, route_of, router
 
 
 def chosen(routes: Router, model: str, **more: Any) -> str | None:
     """The name of the route that takes a call, if one does."""
     try:
-        return routes.choose(call(model, **more), never).name
+        return route_of(routes, call(model, **more)).name
     except NotFound:
         return None
 
@@ -117,7 +92,7 @@ def test_the_first_rule_that_fits_wins() -> None:
 def test_no_rule_is_no_model() -> None:
     """A call that no rule takes is a 404 in OpenAI's words."""
     with pytest.raises(NotFound) as caught:
-        router({"match": {"model": "gpt-*"}}).choose(call("qwen3"), never)
+        choose(router({"match": {"model": "gpt-*"}}), call("qwen3"))
     assert (caught.value.status, caught.value.param, caught.value.code) == (404, "model", "model_not_found")
 
 
@@ -129,7 +104,7 @@ def test_targets_come_in_their_order() -> None:
             "fallback": [{"upstream": "c.d", "model": "claude-haiku-4-5"}],
         }
     )
-    route = routes.choose(call("gpt-4o"), never)
+    route = route_of(routes, call("gpt-4o"))
     assert [(target.name, target.model) for target in route.targets] == [
         ("b", "gpt-4o"),
         ("a", "gpt-4o-mini"),
@@ -151,7 +126,7 @@ def test_targets_come_in_their_order() -> None:
 def test_an_upstream_is_addressed_directly(model: str, upstream: str, there: str) -> None:
     """`upstream/model` goes there before any rule is asked; the name may hold slashes of its own."""
     routes = router({"name": "all"})
-    route = routes.choose(call(model), never)
+    route = route_of(routes, call(model))
     assert (route.name, [(target.name, target.model) for target in route.targets]) == ("direct", [(upstream, there)])
     assert routes.direct
     assert routes.takes(model)
@@ -180,53 +155,6 @@ def test_direct_addressing_is_off_when_there_are_callers(server: dict[str, Any],
     assert chosen(routes, "a/qwen3") == ("direct" if direct else None)
 
 
-def drawn(weights: Mapping[str, int], seed: int) -> list[tuple[str, ...]]:
-    """Many draws, each as the order of the upstreams."""
-    rules = [TargetRule(upstream=name, weight=weight) for name, weight in weights.items()]
-    chance = Random(seed).random
-    return [tuple(rule.upstream for rule in weighted(rules, chance)) for _ in range(DRAWS)]
-
-
-@pytest.mark.parametrize("weights", [{"a": 9, "b": 1}, {"a": 1, "b": 1, "c": 1}, {"a": 5, "b": 3, "c": 2, "d": 0}])
-def test_weights_are_odds(weights: dict[str, int]) -> None:
-    """Over 20,000 calls each target comes first as often as its weight says, within 1 %."""
-    first = Counter(order[0] for order in drawn(weights, seed=7))
-    total = sum(weights.values())
-    for name, weight in weights.items():
-        assert abs(first[name] / DRAWS - weight / total) < 0.01
-
-
-def test_the_rest_is_drawn_by_its_weights_too() -> None:
-    """Where the first target fails, the odds among those left are those of their weights."""
-    orders = Counter(drawn({"a": 5, "b": 3, "c": 2}, seed=11))
-    assert len(orders) == 6
-    assert abs(orders["a", "b", "c"] / DRAWS - 5 / 10 * 3 / 5) < 0.01
-    assert abs(orders["c", "b", "a"] / DRAWS - 2 / 10 * 3 / 8) < 0.01
-
-
-def test_every_target_comes_once_and_weight_0_last() -> None:
-    """A draw is an order of all targets; those of weight 0 are tried only when all others failed, in their order."""
-    for order in drawn({"none": 0, "a": 1_000_000, "nil": 0, "b": 1}, seed=3):
-        assert sorted(order[:2]) == ["a", "b"]
-        assert order[2:] == ("none", "nil")
-
-
-@pytest.mark.parametrize("chance", [0.0, 0.5, 1 - 2**-53])
-def test_the_ends_of_chance_draw_too(chance: float) -> None:
-    """No value in [0, 1) leaves a target out."""
-    rules = [TargetRule(upstream=name, weight=weight) for name, weight in (("z", 0), ("a", 3), ("b", 7), ("c", 1))]
-    assert {rule.upstream for rule in weighted(rules, lambda: chance)} == {"z", "a", "b", "c"}
-
-
-def test_a_weighted_route_keeps_its_fallback_last() -> None:
-    """Only targets are drawn; the fallback stays behind them."""
-    targets = [{"upstream": "a", "weight": 1}, {"upstream": "b", "weight": 1}]
-    routes = router({"strategy": "weighted", "targets": targets, "fallback": [{"upstream": "c.d"}]})
-    chances = iter([0.0, 0.0, 0.9, 0.0])
-    orders = [[target.name for target in routes.choose(call("m"), lambda: next(chances)).targets] for _ in range(2)]
-    assert orders == [["a", "b", "c.d"], ["b", "a", "c.d"]]
-
-
 def test_labels_are_bounded() -> None:
     """A metric's model is a name from the configuration or `other`, whatever callers ask for."""
     routes = router(
@@ -234,8 +162,8 @@ def test_labels_are_bounded() -> None:
         {"targets": [{"upstream": "b", "model": "qwen3"}]},
     )
     asked = ["gpt-4o", "gpt-5", "gpt-4o-mini", "llama", "a/gpt-4o", "b/qwen3", "b/llama", "b/x/y"]
-    labels = [routes.choose(call(model), never).targets[0].label for model in asked]
-    assert labels == ["gpt-4o", "gpt-5", "other", "qwen3", "other", "qwen3", "other", "other"]
+    labels = [route_of(routes, call(model)).targets[0].label for model in asked]
+    assert labels == ["gpt-4o", "gpt-5", "other", "qwen3", "gpt-4o", "qwen3", "other", "other"]
 
 
 def test_models_are_those_spelled_out() -> None:

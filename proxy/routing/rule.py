@@ -1,0 +1,291 @@
+"""One rule of a configuration: which calls it takes, and in which order their targets are tried."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from proxy.call import Call
+from proxy.config import Canary, Config, FallbackRule, Globs, Mirror, RouteRule, TargetRule, Upstream, is_glob
+from proxy.openai_format.estimate import Estimate
+from proxy.openai_format.features import text_of
+from proxy.openai_format.overrides import Overrides
+from proxy.providers.seam import Copies, Route, Target
+from proxy.routing.choice import Choice, Sight, Skipped
+from proxy.routing.match import Matcher
+from proxy.routing.strategies import (
+    Chance,
+    Turns,
+    better_of_two,
+    drawn,
+    latency_scores,
+    least_first,
+    share_of,
+    sticky_scores,
+)
+from proxy.telemetry.prices import PriceList
+
+REMEMBERED = 1024  # model names
+
+Leaf = TargetRule | FallbackRule | Canary | Mirror  # what names an upstream
+
+
+class Rule:
+    """A rule, made ready.
+
+    Args:
+        chance: where weighted rules begin their turns.
+    """
+
+    def __init__(self, rule: RouteRule, config: Config, prices: PriceList, chance: Chance) -> None:
+        self.name = rule.name or ""
+        self.rule = rule
+        self.matcher = Matcher(rule.match)
+        self.spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
+        self._upstreams = config.upstreams
+        self._prices = prices
+        self._required = _Labels(rule.require)
+        near = {"region": (config.server.region,)} if rule.prefer_own_region and config.server.region else {}
+        self._preferred = [_Labels({name: globs}) for name, globs in (*rule.prefer.items(), *near.items())]
+        self.tiers = self._tiered([target for target in rule.targets if self.allows(target.upstream)])
+        self._turns = [_turns(tier, chance) if rule.strategy == "weighted" else None for tier in self.tiers]
+        self._overrides = {id(leaf): _overrides(leaf) for leaf in self._leaves()}
+        self._canary_turns = Turns([rule.canary.share, 1 - rule.canary.share], chance) if rule.canary else None
+        self._next: dict[str, Rule] = {}  # the rules that fallbacks lead to
+        self._plain: bool | None = None
+        self._choices: dict[str, Choice] = {}  # by model, where the order is always the same
+        self._ready: dict[str, _Places] = {}  # by model
+
+    def link(self, rules: Mapping[str, "Rule"]) -> None:
+        """Find the rules that fallbacks lead to."""
+        self._next = {each.route: rules[each.route] for each in self.rule.fallback if each.route is not None}
+
+    def allows(self, upstream: str) -> bool:
+        """Whether an upstream has the labels that the rule requires."""
+        return self._required.fit(self._upstreams[upstream])
+
+    def _tiered(self, targets: list[TargetRule]) -> list[list[TargetRule]]:
+        """The targets in groups, those first whose upstreams have most of what is preferred."""
+        tiers: dict[int, list[TargetRule]] = {}
+        for target in targets:
+            upstream = self._upstreams[target.upstream]
+            tiers.setdefault(sum(labels.fit(upstream) for labels in self._preferred), []).append(target)
+        return [tiers[liked] for liked in sorted(tiers, reverse=True)]
+
+    def _leaves(self) -> Iterator[Leaf]:
+        """Whatever of the rule names an upstream."""
+        rule = self.rule
+        fallbacks = (each for each in rule.fallback if each.upstream is not None)
+        yield from (*rule.targets, *([rule.canary] if rule.canary else ()), *fallbacks)
+        if rule.mirror is not None:
+            yield rule.mirror
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Upstream and model's label of every place that a call may go or be copied to, as metrics name them."""
+        for leaf in self._leaves():
+            for label in [leaf.model] if leaf.model else sorted(self.spelled) or ["other"]:
+                yield str(leaf.upstream), label
+        for following in self._next.values():
+            yield from following.places()
+
+    def leads(self, model: str) -> Iterator[tuple[str, str]]:
+        """Upstream and model of every place that calls for a model may go."""
+        places = self._places(model)
+        for each in (*places.primary, *places.fallback):
+            if isinstance(each, Target):
+                yield each.name, each.model
+            else:
+                yield from each.leads(model)
+
+    def choose(self, call: Call, tokens: Estimate, sight: Sight, *, dry: bool = False) -> Choice:
+        """Where a call goes that the rule takes.
+
+        Args:
+            dry: nothing is to change by it: it is asked what would be done.
+        """
+        if not self.is_plain:
+            return self._choose(call, tokens, sight, dry=dry)
+        choice = self._choices.get(call.model)
+        if choice is None:
+            if len(self._choices) >= REMEMBERED:
+                self._choices.clear()
+            choice = self._choices[call.model] = self._choose(call, tokens, sight, dry=True)
+        return choice
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every call for a model goes the same way."""
+        if self._plain is None:
+            sized = any(leaf.max_context_tokens for leaf in self._leaves())
+            moving = self.rule.strategy != "ordered" or self.rule.canary is not None or sized
+            self._plain = not moving and all(following.is_plain for following in self._next.values())
+        return self._plain
+
+    def _choose(self, call: Call, tokens: Estimate, sight: Sight, *, dry: bool) -> Choice:
+        places, rule = self._places(call.model), self.rule
+        order: list[Target] = []
+        scores: list[float | None] = []
+        key = self._sticky_key(call) if rule.sticky is not None else None
+        if places.canary is not None and self._is_canary(key, dry=dry):
+            order.append(places.canary)
+            scores.append(None)
+        for number, tier in enumerate(places.tiers):
+            ordered, reckoned = self._order(number, tier, key, call, tokens, sight, dry=dry)
+            order += [tier[place] for place in ordered]
+            scores += [reckoned[place] for place in ordered] if reckoned else [None] * len(tier)
+        first = len(order)
+        for each in places.fallback:
+            if isinstance(each, Target):
+                order.append(each)
+            else:
+                order += self._chained(each, call, tokens, sight, order, dry=dry)
+        scores += [None] * (len(order) - len(scores))
+        skipped = list(places.excluded)
+        if any(target.max_context_tokens for target in order):
+            order, scores, first = _that_fit(order, scores, first, tokens(), skipped)
+        known = tuple(scores) if any(score is not None for score in scores) else ()
+        return Choice(self._route(tuple(order), first, places), (), tuple(skipped), known)
+
+    def _chained(
+        self, following: "Rule", call: Call, tokens: Estimate, sight: Sight, order: Sequence[Target], *, dry: bool
+    ) -> Iterator[Target]:
+        """The targets of another rule, but for those that are there already, or are not allowed here."""
+        known = {(target.name, target.model) for target in order}
+        for target in following.choose(call, tokens, sight, dry=dry).route.targets:
+            if (target.name, target.model) not in known and self.allows(target.name):
+                yield target
+
+    def _route(self, targets: tuple[Target, ...], first: int, places: "_Places") -> Route:
+        rule = self.rule
+        return Route(
+            self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds, rule.cache,
+            places.primary, places.copies,
+        )  # fmt: skip
+
+    def _places(self, model: str) -> "_Places":
+        places = self._ready.get(model)
+        if places is None:
+            if len(self._ready) >= REMEMBERED:  # callers invent names
+                self._ready.clear()
+            places = self._ready[model] = self._place(model)
+        return places
+
+    def _place(self, model: str) -> "_Places":
+        rule = self.rule
+        tiers = tuple(tuple(self._target(target, model) for target in tier) for tier in self.tiers)
+        canary = self._target(rule.canary, model) if rule.canary and self.allows(rule.canary.upstream) else None
+        fallback = tuple(
+            self._next[each.route] if each.route is not None else self._target(each, model)
+            for each in rule.fallback
+            if each.upstream is None or self.allows(each.upstream)
+        )
+        copies = None
+        if rule.mirror is not None and self.allows(rule.mirror.upstream):
+            copies = Copies(self._target(rule.mirror, model), rule.mirror.share, rule.mirror.concurrent)
+        excluded = tuple(
+            Skipped(self._target(leaf, model), "require")
+            for leaf in self._leaves()
+            if leaf is not rule.mirror and not self.allows(str(leaf.upstream))
+        )
+        primary = tuple(target for tier in tiers for target in tier) + ((canary,) if canary else ())
+        return _Places(tiers, canary, fallback, copies, primary, excluded)
+
+    def _target(self, leaf: Leaf, model: str) -> Target:
+        upstream = str(leaf.upstream)
+        label = leaf.model or (model if model in self.spelled else "other")
+        return Target(
+            upstream, self._upstreams[upstream], leaf.model or model, label, self._overrides[id(leaf)], leaf.headers,
+            leaf.max_context_tokens,
+        )  # fmt: skip
+
+    def _sticky_key(self, call: Call) -> str | None:
+        """What the call is kept together with others by; None: it has nothing of the kind."""
+        by = self.rule.sticky or ""
+        if by == "caller":
+            return call.caller.name
+        if by.startswith("header:"):
+            return call.headers.get(by.removeprefix("header:")) or None
+        return text_of(call, by)
+
+    def _is_canary(self, key: str | None, *, dry: bool) -> bool:
+        if key is not None and self.rule.canary is not None:
+            return share_of(key, f"canary of {self.name}") < self.rule.canary.share
+        turns = self._canary_turns
+        return turns is not None and (turns.peek() if dry else turns.take()) == 0
+
+    def _order(
+        self, number: int, tier: tuple[Target, ...], key: str | None, call: Call, tokens: Estimate, sight: Sight,
+        *, dry: bool,
+    ) -> tuple[Sequence[int], Sequence[float | None]]:  # fmt: skip
+        """The places of a tier in the order to try, and what was reckoned for each."""
+        strategy, in_order = self.rule.strategy, range(len(tier))
+        if strategy == "weighted":
+            weights, turns = [target.weight for target in self.tiers[number]], self._turns[number]
+            if turns is None:
+                return in_order, ()
+            if key is not None:
+                scores = sticky_scores(key, [f"{target.name}/{target.model}" for target in tier], weights)
+                return sorted(in_order, key=scores.__getitem__), scores
+            return drawn(weights, turns.peek() if dry else turns.take(), sight.chance), ()
+        if strategy == "least_latency":
+            seconds = [sight.seconds(target, stream=call.stream) for target in tier]
+            scores = latency_scores(seconds, [sight.in_flight(target) for target in tier])
+            return better_of_two(scores, sight.chance), scores
+        if strategy == "least_busy":
+            weights = [target.weight for target in self.tiers[number]]
+            scores = [
+                sight.in_flight(target) / weight if weight else float("inf")
+                for target, weight in zip(tier, weights, strict=True)
+            ]
+            return least_first(scores, sight.chance), scores
+        if strategy == "least_cost":
+            costs = [self._prices.estimate(each.name, each.model, tokens.prompt, tokens.answer) for each in tier]
+            return sorted(in_order, key=lambda place: _or_dear(costs[place])), costs
+        return in_order, ()
+
+
+class _Places(NamedTuple):
+    """Where calls for one model may go."""
+
+    tiers: tuple[tuple[Target, ...], ...]
+    canary: Target | None
+    fallback: tuple[Target | Rule, ...]
+    copies: Copies | None
+    primary: tuple[Target, ...]
+    excluded: tuple[Skipped, ...]
+
+
+class _Labels:
+    def __init__(self, wanted: Mapping[str, Iterable[str]]) -> None:
+        self._wanted = [(name, Globs(tuple(globs))) for name, globs in wanted.items()]
+
+    def fit(self, upstream: Upstream) -> bool:
+        labels = upstream.labels
+        return all(name in labels and globs.fit(labels[name]) for name, globs in self._wanted)
+
+
+def _turns(tier: Sequence[TargetRule], chance: Chance) -> Turns | None:
+    """None where every weight is 0: then the targets come as they stand."""
+    weights = [target.weight for target in tier]
+    return Turns(weights, chance) if any(weights) else None
+
+
+def _overrides(leaf: Leaf) -> Overrides | None:
+    return Overrides(leaf.set, leaf.defaults, leaf.remove) or None
+
+
+def _or_dear(cost: float | None) -> float:
+    """Whoever does not tell a price is taken for dear."""
+    return float("inf") if cost is None else cost
+
+
+def _that_fit(
+    order: list[Target], scores: list[float | None], first: int, needed: int, skipped: list[Skipped]
+) -> tuple[list[Target], list[float | None], int]:
+    """Without the targets whose context is too small for a call; where all are, those with the largest are left.
+
+    The size is an estimate: where nothing is left to choose, the upstream is to judge.
+    """
+    sizes = [float("inf") if target.max_context_tokens is None else target.max_context_tokens for target in order]
+    least = min(needed, max(sizes))
+    kept = [place for place, size in enumerate(sizes) if size >= least]
+    skipped += [Skipped(order[place], "max_context_tokens") for place in range(len(order)) if place not in kept]
+    return [order[place] for place in kept], [scores[place] for place in kept], sum(place < first for place in kept)
