@@ -11,10 +11,14 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
 from proxy.config import Address, Config, ConfigError, parse_address
+
+if TYPE_CHECKING:
+    from proxy.reload import Source
 
 FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
 
@@ -76,19 +80,19 @@ def _address(text: str) -> Address:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = _load(options.config)
+    from proxy.config import load_environment
+    from proxy.providers import traits
+    from proxy.reload import FileSource, FixedSource
+
+    if options.config is not None:
+        file = FileSource(options.config, partial(_with_flags, options=options))
+        text = file.read()
+        return _run(_serve_until_stopped(file.parse(text), file, text))
+    config = load_environment(traits(), os.environ)
     if config is None:
         sys.stderr.write(FOUND_NOTHING)
         return EXIT_MISTAKES
-    origin = options.config or "the environment"
-    return _run(_serve_until_stopped(_with_flags(config, options), origin))
-
-
-def _load(path: str | None) -> Config | None:
-    from proxy.config import load, load_environment
-    from proxy.providers import traits
-
-    return load(path, traits(), os.environ) if path else load_environment(traits(), os.environ)
+    return _run(_serve_until_stopped(_with_flags(config, options), FixedSource("the environment")))
 
 
 def _with_flags(config: Config, options: argparse.Namespace) -> Config:
@@ -100,18 +104,20 @@ def _with_flags(config: Config, options: argparse.Namespace) -> Config:
     return config.model_copy(update={"server": config.server.model_copy(update=flags)})
 
 
-async def _serve_until_stopped(config: Config, origin: str, epilogue: Callable[[str], str] | None = None) -> int:
+async def _serve_until_stopped(
+    config: Config, source: "Source", text: bytes | None = None, epilogue: Callable[[str], str] | None = None
+) -> int:
     from proxy.app import App, ListenError
     from proxy.summary import base_url, summary
 
-    app = App(config)
+    app = App(config, source=source, text=text)
 
     def tell() -> None:
         # What is loaded by now stays: it is none of the garbage collector's business, and calls make few cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
-        _print(sys.stderr, summary(config, app.addresses, app.admin, origin))
+        _print(sys.stderr, summary(config, app.addresses, app.admin, source.name))
         if epilogue is not None:
             _print(sys.stderr, epilogue(base_url(app.addresses[0])))
 
@@ -129,11 +135,13 @@ def _demo(options: argparse.Namespace) -> int:
 
 async def _demo_until_stopped(options: argparse.Namespace) -> int:
     from proxy.demo import demo_config, snippets
+    from proxy.reload import FixedSource
     from proxy.simulator import Simulator
 
     async with Simulator(pace=0.05, record=False) as simulator:
         config = _with_flags(demo_config(simulator.url), options)
-        return await _serve_until_stopped(config, "the demo, with simulated upstreams", snippets)
+        source = FixedSource("the demo, with simulated upstreams")
+        return await _serve_until_stopped(config, source, epilogue=snippets)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -174,10 +182,16 @@ def _check(options: argparse.Namespace) -> int:
     except ConfigError as error:
         _print(sys.stdout, *error.mistakes)
         return EXIT_MISTAKES
-    if config is not None:
-        counts = f"upstreams: {len(config.upstreams)}, routes: {len(config.routes)}"
-        _print(sys.stdout, f"{options.config}: no mistakes ({counts})")
+    counts = f"upstreams: {len(config.upstreams)}, routes: {len(config.routes)}"
+    _print(sys.stdout, f"{options.config}: no mistakes ({counts})")
     return 0
+
+
+def _load(path: str) -> Config:
+    from proxy.config import load
+    from proxy.providers import traits
+
+    return load(path, traits(), os.environ)
 
 
 def _print_faults() -> None:

@@ -5,27 +5,24 @@ import contextlib
 import errno
 import logging
 import os
-import random
 import signal
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from proxy.admission.auth import Auth
-from proxy.cache.answers import Answers
 from proxy.call import Json
 from proxy.config import Address, Config
 from proxy.edge.admin import AdminEndpoints
 from proxy.edge.endpoints import DataEndpoints, model_object
 from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
-from proxy.pipeline import Pipeline, Snapshot
-from proxy.resilience.means import Means
+from proxy.generations import Generations, Prepared
+from proxy.operations import Operations
+from proxy.pipeline import Pipeline
+from proxy.reload import Attempt, FixedSource, Reloader, Source
 from proxy.resources import Resources
-from proxy.routing import Router
 from proxy.telemetry import LagWatch, LineWriter, Telemetry
-from proxy.upstream.model_lists import ModelLists
 
 logger = logging.getLogger("octet")
 
@@ -41,9 +38,21 @@ class App:
     """One sidecar: its listeners, its connections and its state.
 
     `start` listens, `stop` drains; both once.
+
+    Args:
+        source: where new configurations come from.
+        text: what `config` was read from, where that may change.
     """
 
-    def __init__(self, config: Config, lines: LineWriter | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lines: LineWriter | None = None,
+        source: Source | None = None,
+        text: bytes | None = None,
+    ) -> None:
+        self._source = source or FixedSource("a fixed configuration")
+        self._text = text
         self._lines = lines or LineWriter()
         self._telemetry = Telemetry(self._lines.write)
         self._lag = LagWatch(self._telemetry.loop_lag)
@@ -63,30 +72,24 @@ class App:
         """
         if not C_PARSER:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
-        via = f"1.1 octet-{os.urandom(6).hex()}"
-        config = self._config
-        router = Router(config, random.random)
-        self._resources = resources = Resources(config, self._telemetry)
-        await resources.build(router, via)
-        means = Means(resources.standings, self._telemetry, random.random, resources.mirrors)
-        answers = None
-        if resources.shelf is not None:
-            answers = Answers(config, resources.shelf, resources.starts, self._telemetry, means.clock)
-        snapshot = Snapshot(1, config, Auth(config.server), router, means, resources.callers, answers, via)
-        self.pipeline = Pipeline(snapshot, self._telemetry)
-        self._model_lists = ModelLists(resources.endpoints.values())
+        self._generations = Generations(self._config, self._telemetry)
+        self.pipeline = Pipeline(self._generations.commit(self._generations.prepare(self._config), 1), self._telemetry)
+        await self._generations.resources.start()
+        self.reloader = Reloader(self._source, self._config, self._prepare, self._telemetry.reloads)
         self._data = DataEndpoints(self, self._telemetry)
-        admin = AdminEndpoints(self, self._telemetry)
+        resources = self._generations.resources
+        self.operations = Operations(self.pipeline, resources, self._telemetry, lambda: self.ready, self.reloader)
+        admin = AdminEndpoints(self.operations)
         self._lines.start()
         self._lag.start()
         try:
-            await self._listen(config, admin)
+            await self._listen(self._config, admin)
         except BaseException:
             await self._close()
             raise
-        self._telemetry.watched.generation.set(1)
         self.listening = True
-        self._model_lists.heard()
+        self.reloader.start(self._text)
+        self._generations.model_lists.heard()
 
     async def _listen(self, config: Config, admin: AdminEndpoints) -> None:
         limit = config.server.max_connections
@@ -132,11 +135,16 @@ class App:
 
     @property
     def upstreams(self) -> Resources:
-        return self._resources
+        return self._generations.resources
 
-    @property
-    def cache(self) -> Resources:
-        return self._resources
+    async def _prepare(self, text: bytes, config: Config) -> "_Ready":  # noqa: ARG002  # other processes need the text
+        return _Ready(self, self._generations.prepare(config))
+
+    def take(self, prepared: Prepared, generation: int) -> None:
+        """Put a configuration in force: calls that begin from now on go by it."""
+        self.pipeline.snapshot = self._generations.commit(prepared, generation)
+        for _, server in self._servers:
+            server.max_connections = prepared.config.server.max_connections
 
     def models(self) -> list[Json]:
         """What /v1/models shows: names that the routes spell out, then the upstreams' own, each once."""
@@ -146,7 +154,7 @@ class App:
         router = self.pipeline.snapshot.router
         for name in router.models():
             yield model_object(name)
-        for upstream, models in self._model_lists.heard().items():
+        for upstream, models in self._generations.model_lists.heard().items():
             for heard in models:
                 model = {**heard, "created": heard["created"] or model_object("")["created"]}
                 if router.reaches(model["id"], upstream):
@@ -166,9 +174,17 @@ class App:
                 os._exit(128 + number)
             stopped.set()
 
+        reloading: set[asyncio.Task[Attempt]] = set()
+
+        def on_hangup() -> None:
+            task = loop.create_task(self.reloader.reload("SIGHUP"))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
         await self.start()
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
         on_listening()
         await stopped.wait()
         logger.info("stopping: no new calls, %d in flight", self._data.answering)
@@ -176,8 +192,9 @@ class App:
 
     async def stop(self) -> None:
         """Drain: take no new calls, let those in flight end, cut off what is left, close everything."""
-        server = self._config.server
+        server = self.pipeline.snapshot.config.server
         self.draining = True
+        await self.reloader.close()
         try:
             if server.drain_delay_seconds:
                 await asyncio.sleep(server.drain_delay_seconds)
@@ -202,12 +219,22 @@ class App:
         for listener, server in self._servers:
             listener.close()
             await server.shutdown(0.5)
-        await self._model_lists.close()
         self._lag.stop()
         await self.pipeline.close()
-        await self._resources.close()
+        await self._generations.close()
         self._lines.close()
         _remove_sockets(self.addresses)
+
+
+class _Ready:
+    """A configuration that this process has made ready."""
+
+    def __init__(self, app: App, prepared: Prepared) -> None:
+        self.needs_restart = prepared.needs_restart
+        self._app, self._prepared = app, prepared
+
+    async def commit(self, generation: int) -> None:
+        self._app.take(self._prepared, generation)
 
 
 class _NoSuchAddress(ListenError):

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from proxy.cache.answers import Starts
 from proxy.cache.memory import MemoryTier
 from proxy.cache.shelf import Shelf
 from proxy.call import NEVER, Json
 from proxy.config import Config, Limits
+from proxy.equipment import Equipment, Scope, place_of
 from proxy.limits.bucket import Bucket
-from proxy.limits.callers import CallerLimits
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
 from proxy.providers import providers
@@ -37,70 +38,151 @@ logger = logging.getLogger("octet")
 
 
 class Resources:
-    """Built once, within a running loop; closed once."""
+    """Built once, within a running loop; closed once. A new configuration takes over what it shares with the old one.
 
-    def __init__(self, config: Config, telemetry: Telemetry) -> None:
-        self._config = config
+    Args:
+        via: our own entry of the `via` header.
+    """
+
+    def __init__(self, config: Config, telemetry: Telemetry, via: str) -> None:
         self._telemetry = telemetry
+        self._via = via
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
-        self.endpoints: dict[str, Endpoint] = {}
-        self.standings: dict[str, Standing] = {}
-        self.circuits = Circuits(self._clock, self._circuit_changed)
-        self.callers = CallerLimits({}, telemetry)
+        self._dialects = providers()
+        self.now = Equipment(config)
+        self._circuits = Circuits(self._clock, self._circuit_changed)
         self._checks = HealthChecks()
         self.mirrors = Mirrors()
         self._shared: SharedState | None = None
-        self._links: list[FleetLink | FleetShare] = []
+        self._links: dict[int, FleetLink | FleetShare] = {}  # by the identity of what is tied
+        self._retired: WeakSet[Transport] = WeakSet()  # which calls may still use
+        self._leaving: set[asyncio.Task[None]] = set()
         if config.redis is not None:
             from proxy import shared_state
 
             self._shared = shared_state.SharedState(config.redis, partial(telemetry.watched.redis, "state"))
         self.starts: Starts = {}
-        kept = any(route.cache is not None for route in config.routes)
-        self.shelf = self._shelf() if kept else None
+        self.shelf: Shelf | None = None
+        self._started = False
 
-    async def build(self, router: Router, via: str) -> None:
-        """Make everything.
-
-        Raises:
-            ConfigError: a key cannot be read.
-        """
-        config, telemetry, watched = self._config, self._telemetry, self._telemetry.watched
-        keys = {name: read_credential(name, upstream) for name, upstream in config.upstreams.items()}
-        dialects = providers()
-        await self.circuits.build(config.upstreams, router.labels())
-        for name, upstream in config.upstreams.items():
-            transport = Transport(upstream)
-            endpoint = Endpoint(name, upstream, dialects[upstream.provider], transport, keys[name], via)
-            limiter = self._limiter("upstream", name, upstream.limits)
-            self.endpoints[name] = endpoint
-            self.standings[name] = Standing(name, endpoint, self.circuits, Pace(), limiter, self._clock)
-            watched.pool(name, transport)
-            watched.circuit(name, partial(self.circuits.state, name))
-        callers = {caller.name: self._limiter("caller", caller.name, caller.limits) for caller in config.server.callers}
-        self.callers = CallerLimits({name: each for name, each in callers.items() if each is not None}, telemetry)
-        telemetry.bind(config.upstreams, router.labels())
+    async def start(self) -> None:
+        """Look for what is shared, once there is a configuration."""
+        self._started = True
         if self._shared is not None:
-            from proxy.resilience.fleet import FleetLink
-
-            self._links += [FleetLink(circuit, self._shared) for circuit in self.circuits.all()]
             self._shared.start()
         if self.shelf is not None and self.shelf.redis is not None:
             await self.shelf.redis.start()
 
-    def _shelf(self) -> Shelf:
-        """Where answers are kept."""
-        config, telemetry = self._config, self._telemetry
-        memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.cache.evicted)
-        telemetry.watched.cache(memory, self.starts)
+    def prepare(self, config: Config) -> Equipment:
+        """Make ready what a configuration needs, and may fail; nothing that is in force changes by it.
+
+        Raises:
+            ConfigError: a key cannot be read.
+        """
+        made, now = Equipment(config), self.now
+        for name, upstream in config.upstreams.items():
+            place = made.places[name] = place_of(upstream)
+            known = now.transports.get(name) if now.places.get(name) == place else None
+            transport = made.transports[name] = known if known is not None else Transport(upstream)
+            key = read_credential(name, upstream)
+            made.endpoints[name] = Endpoint(
+                name, upstream, self._dialects[upstream.provider], transport, key, self._via
+            )
+            self._limit(made, ("upstream", name), upstream.limits)
+        for caller in config.server.callers:
+            self._limit(made, ("caller", caller.name), caller.limits)
+        return made
+
+    def _limit(self, made: Equipment, scope: Scope, rules: Limits) -> None:
+        """Those who have limits have a limiter: the one that there was, where they are the same."""
+        if rules.concurrent is rules.requests_per_minute is rules.tokens_per_minute is None:
+            return
+        known = self.now.limiters.get(scope) if self.now.rules.get(scope) == rules else None
+        made.rules[scope] = rules
+        made.limiters[scope] = known if known is not None else Limiter(rules, self._clock, self._share_seconds)
+
+    def commit(self, made: Equipment, router: Router) -> None:
+        """Put what was made ready in force; it cannot fail."""
+        config, before, self.now = made.config, self.now, made
+        made.circuits = self._circuits.build(config.upstreams, router.labels())
+        for name, endpoint in made.endpoints.items():
+            limiter = made.limiters.get(("upstream", name))
+            standing = Standing(name, endpoint, made.circuits, Pace(), limiter, self._clock)
+            if name in before.standings and before.transports[name] is made.transports[name]:
+                standing.follow(before.standings[name])
+            made.standings[name] = standing
+        self._retire([each for name, each in before.transports.items() if made.transports.get(name) is not each])
+        self._share(made)
+        self._show(made)
+        self._telemetry.bind(config.upstreams, router.labels())
+        self._keep(config)
+
+    def _retire(self, transports: list[Transport]) -> None:
+        """Calls that are under way may still use them."""
+        for transport in transports:
+            transport.retire()
+            self._retired.add(transport)
+
+    def _share(self, made: Equipment) -> None:
+        """Tie circuits and limiters to their like in other processes, and let go of those that are gone."""
+        if self._shared is None:
+            return
+        from proxy.limits.fleet import FleetShare
+        from proxy.resilience.fleet import FleetLink
+
+        before, self._links = self._links, {}
+        for circuit in made.circuits.all():
+            known = before.pop(id(circuit), None)
+            self._links[id(circuit)] = known or FleetLink(circuit, self._shared)
+        for (scope, name), limiter in made.limiters.items():
+            known = before.pop(id(limiter), None)
+            self._links[id(limiter)] = known or FleetShare(scope, name, limiter, self._shared)
+        for link in before.values():
+            self._later(link.close())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _show(self, made: Equipment) -> None:
+        """Let the gauges show what there is now."""
+        watched = self._telemetry.watched
+        watched.begin()
+        for name, transport in made.transports.items():
+            watched.pool(name, transport)
+            watched.circuit(name, partial(self._state, name))
+        for (scope, name), limiter in made.limiters.items():
+            slots = limiter.slots
+            if slots is not None:
+                watched.slots(scope, name, partial(getattr, slots, "in_use"), partial(getattr, slots, "waiting"))
+            for limit, bucket in (("requests", limiter.requests), ("tokens", limiter.tokens)):
+                if bucket is not None:
+                    watched.bucket(scope, name, limit, partial(self._level, bucket))
+        watched.end()
+
+    def _keep(self, config: Config) -> None:
+        """Have a place for answers, where a route wants them kept."""
         windows = {
-            route.name: max(route.cache.stale_if_error_seconds, route.cache.stale_while_revalidate_seconds)
+            str(route.name): max(route.cache.stale_if_error_seconds, route.cache.stale_while_revalidate_seconds)
             for route in config.routes
             if route.cache is not None
         }
-        stale = lambda route: windows.get(route, 0.0)  # noqa: E731
+        if self.shelf is not None:
+            self.shelf.follow(config.cache, windows)
+        elif windows:
+            self.shelf = self._shelf(config)
+            self.shelf.follow(config.cache, windows)
+            if self._started and self.shelf.redis is not None:
+                self._later(self.shelf.redis.start())
+
+    def _shelf(self, config: Config) -> Shelf:
+        """Where answers are kept."""
+        telemetry = self._telemetry
+        memory = MemoryTier(config.cache.memory.max_bytes, self._clock, telemetry.cache.evicted)
+        telemetry.watched.cache(memory, self.starts)
         if config.cache.redis is None:
-            return Shelf(config.cache, memory, stale, self._clock)
+            return Shelf(config.cache, memory, self._clock)
         from proxy.cache.redis_tier import RedisTier
         from proxy.cache.tiers import Tiers
 
@@ -108,23 +190,7 @@ class Resources:
         redis = RedisTier(
             config.cache.redis, config.cache.max_entry_bytes, telemetry.cache.looked_up, telemetry.cache.kept, up
         )
-        return Tiers(config.cache, memory, redis, stale, self._clock)
-
-    def _limiter(self, scope: str, name: str, rules: Limits) -> Limiter | None:
-        if rules.concurrent is rules.requests_per_minute is rules.tokens_per_minute is None:
-            return None
-        limiter, watched = Limiter(rules, self._clock, self._share_seconds), self._telemetry.watched
-        if self._shared is not None:
-            from proxy.limits.fleet import FleetShare
-
-            self._links.append(FleetShare(scope, name, limiter, self._shared))
-        slots = limiter.slots
-        if slots is not None:
-            watched.slots(scope, name, lambda: slots.in_use, lambda: slots.waiting)
-        for limit, bucket in (("requests", limiter.requests), ("tokens", limiter.tokens)):
-            if bucket is not None:
-                watched.bucket(scope, name, limit, partial(self._level, bucket))
-        return limiter
+        return Tiers(config.cache, memory, redis, self._clock)
 
     @property
     def _share_seconds(self) -> float:
@@ -133,37 +199,43 @@ class Resources:
     def _level(self, bucket: Bucket) -> float:
         return bucket.now(self._clock())
 
+    def _state(self, name: str) -> str:
+        return self.now.circuits.state(name) or "closed"
+
     def _circuit_changed(self, circuit: Circuit, state: str) -> None:
-        name = self.circuits.upstream_of(circuit)
+        name = self.now.circuits.upstream_of(circuit)
+        if name is None:
+            return
         self._telemetry.circuit_changed(name, state)
         logger.log(logging.WARNING if state == "open" else logging.INFO, "the circuit of %s is %s", circuit.name, state)
-        check = self._config.upstreams[name].health_check
+        check = self.now.config.upstreams[name].health_check
         if state == "open" and check is not None:
-            is_open = lambda: self.circuits.state(name) == "open"  # noqa: E731
-            self._checks.begin(self.endpoints[name], check, is_open, partial(self._back, name))
+            is_open = lambda: self._state(name) == "open"  # noqa: E731
+            self._checks.begin(self.now.endpoints[name], check, is_open, partial(self._back, name))
 
     def _back(self, name: str) -> None:
         """An upstream has answered: its trial calls need not wait any longer."""
-        for circuit in self.circuits.by_upstream[name]:
+        for circuit in self.now.circuits.by_upstream.get(name, ()):
             circuit.hasten()
 
     def hold_open(self, name: str, seconds: float | None) -> bool:
         """Let no call through to an upstream, for so long or until it is reset; False: there is no such upstream."""
-        circuits = self.circuits.by_upstream.get(name, ())
+        circuits = self.now.circuits.by_upstream.get(name, ())
         for circuit in circuits:
             circuit.hold_open(NEVER if seconds is None else seconds)
         return bool(circuits)
 
     def reset(self, name: str) -> bool:
         """Let calls through to it again, and forget its failures; False: there is no such upstream."""
-        circuits = self.circuits.by_upstream.get(name, ())
+        circuits = self.now.circuits.by_upstream.get(name, ())
         for circuit in circuits:
             circuit.reset()
         return bool(circuits)
 
     def describe(self) -> list[Json]:
         """How every upstream stands, for people."""
-        return [describe(standing, self.circuits.by_upstream[name]) for name, standing in self.standings.items()]
+        circuits = self.now.circuits.by_upstream
+        return [describe(standing, circuits[name]) for name, standing in self.now.standings.items()]
 
     def describe_cache(self) -> Json:
         """How the cache stands, for people."""
@@ -179,11 +251,13 @@ class Resources:
         """Stop asking, and close every connection."""
         await self.mirrors.close()
         await self._checks.close()
-        for link in self._links:
+        for link in self._links.values():
             await link.close()
+        while self._leaving:
+            await asyncio.wait(self._leaving)
         if self._shared is not None:
             await self._shared.close()
-        for endpoint in self.endpoints.values():
-            await endpoint.transport.close()
+        for transport in (*self.now.transports.values(), *self._retired):
+            await transport.close()
         if self.shelf is not None:
             await self.shelf.close()

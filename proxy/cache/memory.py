@@ -78,6 +78,11 @@ class MemoryTier:
         self._kept.move_to_end(digest)
         return kept
 
+    def peek(self, digest: bytes) -> Kept | None:
+        """The same, asked by somebody who only wants to know: it does not count as used."""
+        kept = self._kept.get(digest)
+        return kept if kept is not None and kept.until > self._clock() else None
+
     def put(self, kept: Kept) -> bool:
         """Keep it, in place of what was there; whether it fits at all."""
         digest = kept.entry.digest
@@ -90,6 +95,11 @@ class MemoryTier:
         if self.bytes > self.max_bytes:
             self._make_room()
         return True
+
+    def resize(self, max_bytes: int) -> None:
+        """Hold so many bytes from now on."""
+        self.max_bytes = max_bytes
+        self._make_room()
 
     def tell(self, kept: Kept, form: Form) -> bytes:
         """An entry's answer in a form, which is kept beside it; raises Untellable."""

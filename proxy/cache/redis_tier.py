@@ -44,6 +44,10 @@ class _Bytes(RedisCache):  # type: ignore[misc]
         self.client = connect(settings.url, AT_ONCE + 4)
         self._most_bytes = most_bytes
 
+    def resize(self, most_bytes: int) -> None:
+        """Read so much at most from now on."""
+        self._most_bytes = most_bytes
+
     async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> bytes | None:  # noqa: ARG002
         value: Any = await self.client.getrange(key, 0, self._most_bytes)
         return value or None
@@ -94,6 +98,11 @@ class RedisTier:
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
         self._release = self._bytes.client.register_script(_RELEASE)
+
+    def resize(self, most_bytes: int) -> None:
+        """Keep answers of this size, and no larger, from now on."""
+        self._most_bytes = most_bytes + BESIDE_BYTES
+        self._bytes.resize(self._most_bytes)
 
     async def start(self) -> None:
         """Look whether Redis is there; a cluster, which cannot be asked before, is waited for a moment."""

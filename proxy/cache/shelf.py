@@ -21,7 +21,6 @@ class Shelf:
     """Answers in this process's memory.
 
     Args:
-        stale_seconds: how long after its time the entry of a route may still serve, by the route's name.
         clock: of memory, never set back.
         wall: unix time: what processes have in common.
         chance: uniform in [0, 1).
@@ -33,17 +32,29 @@ class Shelf:
         self,
         settings: Settings,
         memory: MemoryTier,
-        stale_seconds: Callable[[str], float],
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.memory = memory
-        self.stale_seconds = stale_seconds
         self.clock, self.wall = clock, wall
+        self._chance = chance
+        self.follow(settings, {})
+
+    def follow(self, settings: Settings, windows: Mapping[str, float]) -> None:
+        """Go by these settings from now on.
+
+        Args:
+            windows: how long after its time the entry of a route may still serve, in seconds, by the route's name.
+        """
+        self._windows = windows
         self._memory_seconds = settings.memory.ttl_seconds
         self._longest = max(settings.memory.ttl_seconds, settings.redis.ttl_seconds if settings.redis else 0.0)
-        self._chance = chance
+        self.memory.resize(settings.memory.max_bytes)
+
+    def stale_seconds(self, route: str) -> float:
+        """How long after its time an entry may still serve."""
+        return self._windows.get(route, 0.0)
 
     def good_seconds(self, wanted: float | None) -> float:
         """How long an answer made now is good, where a route wants `wanted`; None: as long as it is kept anywhere."""

@@ -30,13 +30,16 @@ class Tiers(BaseCache, Shelf):  # type: ignore[misc]
         settings: Settings,
         memory: MemoryTier,
         redis: RedisTier,
-        stale_seconds: Callable[[str], float],
         clock: Callable[[], float],
         **rest: Callable[[], float],
     ) -> None:
         BaseCache.__init__(self, NullSerializer(encoding=None), timeout=None)
-        Shelf.__init__(self, settings, memory, stale_seconds, clock, **rest)
         self.redis: RedisTier = redis
+        Shelf.__init__(self, settings, memory, clock, **rest)
+
+    def follow(self, settings: Settings, windows: Mapping[str, float]) -> None:
+        Shelf.follow(self, settings, windows)
+        self.redis.resize(settings.max_entry_bytes)
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Keep an entry that has just been made; Redis hears of it later. Whether memory has room for it at all."""

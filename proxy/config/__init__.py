@@ -1,8 +1,9 @@
 """YAML -> Config: strict, immutable, every mistake with its place."""
 
 from proxy.config.caching import Cache, Price, RedisTier, RouteCache
+from proxy.config.differences import Change, differences, hold, shown
 from proxy.config.globs import Globs, is_glob
-from proxy.config.load import load, load_environment
+from proxy.config.load import load, load_environment, parse, read_file
 from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import (
     CallerKey,
@@ -35,6 +36,7 @@ __all__ = [
     "Cache",
     "CallerKey",
     "Canary",
+    "Change",
     "Circuit",
     "Config",
     "ConfigError",
@@ -64,10 +66,15 @@ __all__ = [
     "Upstream",
     "Way",
     "Wire",
+    "differences",
+    "hold",
     "is_glob",
     "json_schema",
     "load",
     "load_environment",
+    "parse",
     "parse_address",
     "parse_redis_url",
+    "read_file",
+    "shown",
 ]

@@ -6,10 +6,10 @@ from typing import Any
 
 from proxy.config.caching import Cache
 from proxy.config.checks import check_references
-from proxy.config.mistakes import ConfigError
+from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import Config, Providers, Upstream, wires_for
 from proxy.config.shape import check_shape
-from proxy.config.source import Document, read
+from proxy.config.source import MAX_FILE_BYTES, Document, read
 
 
 def load(path: str, providers: Providers, environ: Mapping[str, str]) -> Config:
@@ -18,13 +18,22 @@ def load(path: str, providers: Providers, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with every mistake, each at its place.
     """
-    document = Document(path)
+    return parse(read_file(path), path, providers, environ)
+
+
+def read_file(path: str) -> bytes:
+    """A file's bytes, or the beginning of one that is too large; raises ConfigError when it cannot be read."""
     try:
-        text = FilePath(path).read_bytes()
-    except OSError as error:
-        document.mistake((), f"cannot be read: {error.strerror}")
-        raise ConfigError(document.mistakes) from error
-    return build(read(text, path, environ), providers)
+        with FilePath(path).open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError([Mistake(path, None, (), f"cannot be read: {reason}")]) from error
+
+
+def parse(text: bytes, source: str, providers: Providers, environ: Mapping[str, str]) -> Config:
+    """Check a file's bytes; raises ConfigError."""
+    return build(read(text, source, environ), providers)
 
 
 def load_environment(providers: Providers, environ: Mapping[str, str]) -> Config | None:

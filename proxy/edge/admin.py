@@ -1,29 +1,31 @@
-"""The admin listener: metrics, probes, and upstreams as they stand; never on the data port."""
+"""The admin listener: metrics, probes, and what an operator may see and do; never on the data port."""
 
 import asyncio
 import ipaddress
 import re
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from aiohttp import web
+from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
 from proxy.admission.auth import Auth
 from proxy.call import Json
 from proxy.edge.endpoints import LIVE, READY, live, ready
-from proxy.edge.endpoints import State as DataState
 from proxy.edge.guard import host_name
 from proxy.edge.render import error_response, request_id
-from proxy.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
-from proxy.openai_format.encoding import encode
-from proxy.telemetry import CallRecord, Telemetry
+from proxy.errors import BodyTooLarge, Forbidden, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
+from proxy.openai_format.encoding import decode_object, encode
+from proxy.telemetry import CallRecord
 
-UPSTREAMS = "/admin/upstreams"
+UPSTREAMS, CALLS = "/admin/upstreams", "/admin/calls"
 CACHE, PURGE = "/admin/cache", "/admin/cache/purge"
+CONFIG, RELOAD, EXPLAIN = "/admin/config", "/admin/reload", "/admin/explain"
 _OFFERED = (
-    "/metrics, /healthz, /readyz, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
+    "/metrics, /healthz, /readyz, GET /admin/config, POST /admin/reload, POST /admin/explain, GET /admin/calls, "
+    "GET /admin/calls/{request-id}, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
     "POST /admin/upstreams/{name}/reset, GET /admin/cache, POST /admin/cache/purge"
 )
 PURGEABLE = {
@@ -33,48 +35,41 @@ PURGEABLE = {
 }
 _ACTION = re.compile(rf"{UPSTREAMS}/([A-Za-z0-9_.-]{{1,64}})/(open|reset)")
 _LONGEST = 86400.0  # seconds
+MAX_EXPLAINED_BYTES = 1024 * 1024
+MOST_CALLS = 1000
 
 
-class State(DataState, Protocol):
-    """What the admin side asks of the process."""
+class Registry(Protocol):
+    """Metrics, to be written out."""
+
+    def collect(self) -> Iterable[Metric]: ...
+
+
+class Operator(Protocol):
+    """What the admin side asks of the process, or of all processes."""
 
     @property
-    def upstreams(self) -> "Upstreams": ...
+    def ready(self) -> bool: ...
 
     @property
-    def cache(self) -> "Cache": ...
+    def auth(self) -> Auth: ...
 
+    async def metrics(self) -> Registry: ...
 
-class Upstreams(Protocol):
-    """All upstreams, as an operator sees them."""
+    async def ask(self, what: str, **arguments: Any) -> Json:
+        """`upstreams`, `open`, `reset`, `cache`, `purge`, `config`, `reload`, `explain`, `calls`, `call`.
 
-    def describe(self) -> list[Json]: ...
-
-    def hold_open(self, name: str, seconds: float | None) -> bool:
-        """Let no call through to an upstream, for so long or until it is reset; False: there is no such upstream."""
-        ...
-
-    def reset(self, name: str) -> bool:
-        """Let calls through again, and forget failures; False: there is no such upstream."""
-        ...
-
-
-class Cache(Protocol):
-    """What is kept, as an operator sees it."""
-
-    def describe_cache(self) -> Json: ...
-
-    async def purge(self, wanted: Mapping[str, str]) -> Json:
-        """Keep what fits no longer: a `route`, a `tenant`, a `key`; all of them that are given."""
+        Raises:
+            ProxyError: it cannot be done.
+        """
         ...
 
 
 class AdminEndpoints:
     """Handles every request of the admin listener."""
 
-    def __init__(self, state: State, telemetry: Telemetry) -> None:
-        self._state = state
-        self._telemetry = telemetry
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
@@ -84,41 +79,69 @@ class AdminEndpoints:
             return error_response(error, CallRecord(request_id(request.headers), time.perf_counter()))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
+        path, operator = request.path, self._operator
         if path.startswith("/admin"):
-            check_operator(request, self._state.pipeline.snapshot.auth)
-            return await self._steer(request)
+            check_operator(request, operator.auth)
+            what, arguments = await _wish(request)
+            told = await operator.ask(what, **arguments)
+            return _json(told, 422 if what == "reload" and not told["ok"] else 200)
         if path not in ("/metrics", LIVE, READY):
             raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
         _expect(request, "GET", "HEAD")
         if path == LIVE:
             return live(request)
         if path == READY:
-            return ready(request, self._state)
+            return ready(request, operator)
         render, content_type = choose_encoder(request.headers.get("accept", ""))
-        body = await asyncio.to_thread(render, self._telemetry.registry)
+        body = await asyncio.to_thread(render, await operator.metrics())
         return web.Response(body=body, headers={"content-type": content_type})
 
-    async def _steer(self, request: web.BaseRequest) -> web.Response:
-        if request.path == UPSTREAMS:
+
+async def _wish(request: web.BaseRequest) -> tuple[str, dict[str, Any]]:
+    """What is asked for, and its arguments."""
+    path, query = request.path, request.query
+    for page, what in ((UPSTREAMS, "upstreams"), (CACHE, "cache"), (CONFIG, "config")):
+        if path == page:
             _expect(request, "GET", "HEAD")
-            return _json({"upstreams": self._state.upstreams.describe()})
-        if request.path == CACHE:
-            _expect(request, "GET", "HEAD")
-            return _json(self._state.cache.describe_cache())
-        if request.path == PURGE:
-            _expect(request, "POST")
-            return _json(await self._state.cache.purge(_wanted(request.query)))
-        match = _ACTION.fullmatch(request.path)
-        if match is None:
-            raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
-        _expect(request, "POST")
-        name, action = match.groups()
-        upstreams = self._state.upstreams
-        known = upstreams.hold_open(name, _seconds(request.query)) if action == "open" else upstreams.reset(name)
-        if not known:
-            raise NotFound("there is no such upstream", code="not_found")
-        return _json(next(upstream for upstream in upstreams.describe() if upstream["name"] == name))
+            return what, {}
+    if path == CALLS:
+        _expect(request, "GET", "HEAD")
+        return "calls", {"limit": _limit(query)}
+    if path.startswith(CALLS + "/"):
+        _expect(request, "GET", "HEAD")
+        return "call", {"request_id": path[len(CALLS) + 1 :]}
+    match = _ACTION.fullmatch(path)
+    if path not in (PURGE, RELOAD, EXPLAIN) and match is None:
+        raise NotFound(f"there is no such page; the admin side offers {_OFFERED}", code="not_found")
+    _expect(request, "POST")
+    if path == PURGE:
+        return "purge", {"wanted": _wanted(query)}
+    if path == RELOAD:
+        return "reload", {}
+    if match is None:
+        return "explain", {"asked": await _object(request)}
+    name, action = match.groups()
+    return (action, {"name": name, "seconds": _seconds(query)}) if action == "open" else (action, {"name": name})
+
+
+async def _object(request: web.BaseRequest) -> Json:
+    """The JSON object that a request brings."""
+    body = b""
+    while not request.content.at_eof():
+        body += await request.content.readany()
+        if len(body) > MAX_EXPLAINED_BYTES:
+            raise BodyTooLarge(f"a call of at most {MAX_EXPLAINED_BYTES} bytes can be explained")
+    try:
+        return decode_object(body)
+    except ValueError as error:
+        raise InvalidRequest('send a JSON object such as {"model": "gpt-4o"}') from error
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", "100")
+    if not text.isdecimal() or not 0 < int(text[:9]) <= MOST_CALLS:
+        raise InvalidRequest(f"limit is a number from 1 to {MOST_CALLS}", param="limit")
+    return int(text)
 
 
 def check_operator(request: web.BaseRequest, auth: Auth) -> None:
@@ -189,5 +212,5 @@ def _expect(request: web.BaseRequest, *methods: str) -> None:
         raise MethodNotAllowed(f"this page takes {methods[0]}", headers={"allow": methods[0]})
 
 
-def _json(value: Json) -> web.Response:
-    return web.Response(body=encode(value), content_type="application/json")
+def _json(value: Json, status: int = 200) -> web.Response:
+    return web.Response(body=encode(value), status=status, content_type="application/json")

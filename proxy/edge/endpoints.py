@@ -203,7 +203,14 @@ def live(request: web.BaseRequest) -> web.Response:  # noqa: ARG001
     return web.Response(text="ok\n")
 
 
-def ready(request: web.BaseRequest, state: State) -> web.Response:  # noqa: ARG001
+class Readiness(Protocol):
+    """Whether new calls are welcome."""
+
+    @property
+    def ready(self) -> bool: ...
+
+
+def ready(request: web.BaseRequest, state: Readiness) -> web.Response:  # noqa: ARG001
     """New calls are welcome."""
     return web.Response(text="ready\n") if state.ready else web.Response(text="not ready\n", status=503)
 

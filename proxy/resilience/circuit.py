@@ -7,10 +7,10 @@ Source: DESIGN.md §7; purgatory 3.0.1, `domain/model.py`.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from proxy.call import NEVER
 from proxy.config import Circuit as Policy
+from proxy.resilience.sharing import Fleet
 from proxy.resilience.skeleton import CLOSED, HALF_OPENED, OPENED, Context, Event, State
 from proxy.resilience.window import Outcome, Window
 
@@ -19,26 +19,6 @@ FULL_WAIT = 1.0  # seconds; how soon to ask again while all trial calls are out:
 
 class Rejected(Exception):
     """The circuit lets no call through."""
-
-
-class Fleet(Protocol):
-    """What other sidecars are told and asked, behind the calls' backs."""
-
-    def tell(self, *, failed: bool, slow: bool) -> None:
-        """An outcome, in the closed state."""
-        ...
-
-    def may_try(self) -> bool:
-        """Whether trial calls may begin here by our own decision; if not, they have been asked for."""
-        ...
-
-    def hasten(self) -> None:
-        """The upstream seems to be back: trial calls are wanted though the time is not over."""
-        ...
-
-    def changed(self) -> None:
-        """The circuit has entered another state."""
-        ...
 
 
 class Circuit(Context):
@@ -68,6 +48,10 @@ class Circuit(Context):
         """Seconds until a call may be let through; 0: now."""
         return self._state.wait(self)
 
+    def peek(self) -> float:
+        """The same, asked by somebody who only wants to know: nothing changes by it."""
+        return self._state.peek(self)
+
     def enter(self) -> "Visit":
         """Let a call through.
 
@@ -81,6 +65,11 @@ class Circuit(Context):
         super().set_state(state)
         while self.messages:
             self._deliver(self.messages.pop(0))
+
+    def retire(self) -> None:
+        """Another has taken its place: calls that are still behind it are nobody's business."""
+        self.fleet = None
+        self._deliver = id
 
     @property
     def is_closed(self) -> bool:
@@ -120,6 +109,10 @@ class CircuitState(State):
     def wait(self, circuit: Circuit) -> float:
         """Seconds until a call may be let through."""
         raise NotImplementedError
+
+    def peek(self, circuit: Circuit) -> float:  # noqa: ARG002
+        """The same, without doing anything about it."""
+        return 0.0
 
     def handle_slow(self, circuit: Circuit) -> None:
         """A call has succeeded, or told nothing, and took longer than `slow_call_seconds`."""
@@ -183,6 +176,9 @@ class Opened(CircuitState):
         self.opened_at = until
         self.rejected = 0
 
+    def peek(self, circuit: Circuit) -> float:
+        return max(self.until - circuit.clock(), 0.0)
+
     def wait(self, circuit: Circuit) -> float:
         left = self.until - circuit.clock()
         if left <= 0 and (circuit.fleet is None or circuit.fleet.may_try()):
@@ -212,6 +208,10 @@ class HalfOpened(CircuitState):
         self.left = self.wanted = trials
         self.until = until
         self.under_way = 0
+
+    def peek(self, circuit: Circuit) -> float:
+        over = circuit.clock() >= self.until and not self.under_way
+        return 0.0 if self.left or over else FULL_WAIT
 
     def wait(self, circuit: Circuit) -> float:
         if circuit.clock() >= self.until:  # the fleet's trial calls are no longer ours

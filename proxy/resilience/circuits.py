@@ -23,49 +23,21 @@ from proxy.resilience.skeleton import (
 STATES = {CLOSED: "closed", HALF_OPENED: "half_open", OPENED: "open"}
 OTHER = "other"  # the model's label where the configuration does not hold its name
 
+Place = tuple[object, ...]  # what a circuit depends on
 Watch = Callable[[Circuit, str], object]  # called with a circuit and the state it has just entered
 
 
-class Circuits:
-    """One circuit for each upstream, or for each of its models that the configuration names.
+class CircuitTable:
+    """The circuits of one configuration: one for each upstream, or for each of its models that are named."""
 
-    Args:
-        clock: seconds that never go back.
-        watch: told of each change of state, after it.
-    """
-
-    def __init__(self, clock: Callable[[], float], watch: Watch) -> None:
-        self._clock = clock
-        self._factory = AsyncCircuitBreakerFactory(uow=_Work())
-        bus = self._factory.messagebus
-        bus.remove_listener(CreateCircuitBreaker, register_circuit_breaker)
-        bus.add_listener(CreateCircuitBreaker, self._create)
-        self._factory.add_listener(self._on_event)
-        self._watch = watch
-        self._policies: dict[str, tuple[str, Upstream]] = {}
-        self._circuits: dict[tuple[str, str], Circuit] = {}  # by upstream and model's label
+    def __init__(self) -> None:
         self.by_upstream: dict[str, list[Circuit]] = {}
+        self._circuits: dict[tuple[str, str], Circuit] = {}  # by upstream and model's label
 
-    async def build(self, upstreams: Mapping[str, Upstream], targets: Iterable[tuple[str, str, str]]) -> None:
-        """Make them all.
-
-        Args:
-            targets: route, upstream and model's label of each.
-        """
-        for name, upstream in upstreams.items():
-            if upstream.circuit.per == "upstream":
-                await self._add(name, name, upstream, OTHER)
-        for name, label in {(name, label) for _, name, label in targets} | {(name, OTHER) for name in upstreams}:
-            if upstreams[name].circuit.per == "model":
-                await self._add(f"{name}/{label}", name, upstreams[name], label)
-
-    async def _add(self, circuit_name: str, upstream_name: str, upstream: Upstream, label: str) -> None:
-        self._policies[circuit_name] = upstream_name, upstream
-        breaker = await self._factory.get_breaker(circuit_name)
-        circuit = breaker.context
-        assert isinstance(circuit, Circuit)  # noqa: S101  # our own creator's
-        self._circuits[upstream_name, label] = circuit
-        self.by_upstream.setdefault(upstream_name, []).append(circuit)
+    def add(self, upstream: str, label: str, circuit: Circuit) -> None:
+        """Put in one more."""
+        self._circuits[upstream, label] = circuit
+        self.by_upstream.setdefault(upstream, []).append(circuit)
 
     def of(self, target: Target) -> Circuit:
         """The circuit that a target is behind."""
@@ -76,16 +48,74 @@ class Circuits:
     def all(self) -> Iterable[Circuit]:
         return self._circuits.values()
 
-    def state(self, upstream: str) -> str:
-        """The state of an upstream: where its models have circuits of their own, the worst."""
+    def state(self, upstream: str) -> str | None:
+        """The state of an upstream: where its models have circuits of their own, the worst; None: there is none."""
         order = ("closed", "half_open", "open")
-        return max((STATES[circuit.state] for circuit in self.by_upstream[upstream]), key=order.index)
+        states = (STATES[circuit.state] for circuit in self.by_upstream.get(upstream, ()))
+        return max(states, key=order.index, default=None)
 
-    def upstream_of(self, circuit: Circuit) -> str:
-        return self._policies[circuit.name][0]
+    def upstream_of(self, circuit: Circuit) -> str | None:
+        """Whose circuit it is; None: nobody's any more."""
+        return next((name for (name, _), each in self._circuits.items() if each is circuit), None)
+
+
+class Circuits:
+    """The circuits of the process.
+
+    Args:
+        clock: seconds that never go back.
+        watch: told of each change of state, after it.
+    """
+
+    def __init__(self, clock: Callable[[], float], watch: Watch) -> None:
+        self._clock = clock
+        self._work = _Work()
+        self._factory = AsyncCircuitBreakerFactory(uow=self._work)
+        bus = self._factory.messagebus
+        bus.remove_listener(CreateCircuitBreaker, register_circuit_breaker)
+        bus.add_listener(CreateCircuitBreaker, self._create)
+        self._factory.add_listener(self._on_event)
+        self._watch = watch
+        self._made: dict[str, tuple[Place, Circuit]] = {}  # by name
+        self._wanted: dict[str, Upstream] = {}  # whose circuits are to be made, by their names
+
+    def build(self, upstreams: Mapping[str, Upstream], targets: Iterable[tuple[str, str, str]]) -> CircuitTable:
+        """The circuits of a configuration: those there are, where nothing has changed that they depend on, or new ones.
+
+        Circuits that it does not have are forgotten.
+
+        Args:
+            targets: route, upstream and model's label of each.
+        """
+        table, kept = CircuitTable(), self._made
+        self._made = {}
+        for name, label in sorted(
+            {(name, label) for _, name, label in targets} | {(name, OTHER) for name in upstreams}
+        ):
+            upstream = upstreams[name]
+            if upstream.circuit.per == "model":
+                table.add(name, label, self._circuit(f"{name}/{label}", upstream, kept))
+            elif label == OTHER:
+                table.add(name, label, self._circuit(name, upstream, kept))
+        for name, (_, circuit) in kept.items():
+            circuit.retire()
+            if name not in self._made:
+                del self._work.contexts.breakers[name]
+        return table
+
+    def _circuit(self, name: str, upstream: Upstream, kept: dict[str, tuple[Place, Circuit]]) -> Circuit:
+        place = (upstream.circuit, upstream.provider, upstream.base_url, upstream.unix_socket)
+        if name in kept and kept[name][0] == place:
+            made = kept.pop(name)[1]
+        else:
+            self._work.contexts.breakers.pop(name, None)
+            self._wanted[name] = upstream
+            made = _run(self._factory.get_breaker(name)).context
+        self._made[name] = place, made
+        return made
 
     async def _create(self, command: CreateCircuitBreaker, work: AsyncAbstractUnitOfWork) -> Circuit:
-        circuit = Circuit(command.name, self._policies[command.name][1].circuit, self._clock, self._deliver)
+        circuit = Circuit(command.name, self._wanted.pop(command.name).circuit, self._clock, self._deliver)
         await work.contexts.register(circuit)
         return circuit
 
@@ -95,10 +125,7 @@ class Circuits:
 
     def _on_event(self, name: str, kind: str, event: Event) -> None:  # noqa: ARG002
         if isinstance(event, ContextChanged):
-            self._watch(self._circuits_by_name(name), STATES[event.state])
-
-    def _circuits_by_name(self, name: str) -> Circuit:
-        return next(circuit for circuit in self._circuits.values() if circuit.name == name)
+            self._watch(self._made[name][1], STATES[event.state])
 
 
 class _Repository(AsyncInMemoryRepository):
@@ -112,13 +139,13 @@ class _Repository(AsyncInMemoryRepository):
 
 class _Work(AsyncInMemoryUnitOfWork):
     def __init__(self) -> None:
-        self.contexts = _Repository()
+        self.contexts: _Repository = _Repository()
 
 
-def _run(work: Coroutine[Any, Any, object]) -> None:
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         work.send(None)
-    except StopIteration:
-        return
+    except StopIteration as end:
+        return end.value
     work.close()
-    raise RuntimeError("a listener of the circuits' bus waits for something")
+    raise RuntimeError("something of the circuits' bus waits for something")

@@ -19,11 +19,19 @@ class Plan:
     Args:
         tokens: the call's estimate.
         clock: seconds that never go back.
+        dry: it is only asked what would be tried; nothing changes by it.
     """
 
     def __init__(
-        self, route: Route, standings: Mapping[str, Standing], tokens: Tokens, clock: Callable[[], float]
+        self,
+        route: Route,
+        standings: Mapping[str, Standing],
+        tokens: Tokens,
+        clock: Callable[[], float],
+        *,
+        dry: bool = False,
     ) -> None:
+        self._dry = dry
         self.most_attempts = route.retry.attempts or max(LEAST_ATTEMPTS, len(route.targets))
         self.waited = 0.0  # for room, in seconds
         self.failed: tuple[int, UpstreamError] | None = None  # the last attempt: at which place, and why
@@ -132,7 +140,7 @@ class Plan:
         """Seconds until a target may be tried; inf: not within this call."""
         target = self.target(place)
         standing = self._standings[target.name]
-        if standing.circuit(target).wait() > 0:
+        if self._circuit_wait(standing, target) > 0:
             return NEVER
         wait = standing.pace.wait(target.model, self._tokens, now)
         if place in self._not_before:
@@ -143,11 +151,19 @@ class Plan:
             wait = max(wait, refusal.wait)
         return max(wait, 0.0)
 
+    def _circuit_wait(self, standing: Standing, target: Target) -> float:
+        circuit = standing.circuit(target)
+        return circuit.peek() if self._dry else circuit.wait()
+
+    def obstacle(self, place: int) -> ProxyError | None:
+        """Why a target cannot be tried at this moment; None: it can."""
+        return self._refusal(place)
+
     def _refusal(self, place: int) -> CircuitsOpen | Limited | LimitReached | None:
         """Why a target cannot be tried."""
         target = self.target(place)
         standing = self._standings[target.name]
-        wait = standing.circuit(target).wait()
+        wait = self._circuit_wait(standing, target)
         if wait > 0:
             text = "every upstream for this call is left alone for a while, after failures or by an operator"
             return CircuitsOpen(text, retry_after=wait)

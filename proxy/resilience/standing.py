@@ -12,7 +12,7 @@ from proxy.providers.seam import Target
 from proxy.providers.wire import Endpoint
 from proxy.resilience.budget import RetryBudget
 from proxy.resilience.circuit import Circuit
-from proxy.resilience.circuits import Circuits
+from proxy.resilience.circuits import CircuitTable
 from proxy.resilience.latency import FAILED_SECONDS, Latency, Load
 
 REMEMBERED_FAILURES = 10
@@ -81,7 +81,7 @@ class Standing:
         self,
         name: str,
         endpoint: Endpoint,
-        circuits: Circuits,
+        circuits: CircuitTable,
         pace: Pace,
         limiter: Limiter | None,
         clock: Callable[[], float],
@@ -96,6 +96,11 @@ class Standing:
         self.failures: deque[Failure] = deque(maxlen=REMEMBERED_FAILURES)
         self.loads: dict[str, Load] = {}  # by the model's label
         self._circuits = circuits
+
+    def follow(self, before: "Standing") -> None:
+        """It is the same upstream as before: what is known of it holds."""
+        self.budget, self.latency, self.failures = before.budget, before.latency, before.failures
+        self.loads, self.pace = before.loads, before.pace
 
     def load(self, target: Target) -> Load:
         """What a model of the upstream has to do."""

@@ -64,6 +64,18 @@ class Router:
             code="model_not_found",
         )
 
+    def passed(self, call: Call, tokens: Estimate) -> Iterator[Passed]:
+        """Every rule before the one that takes the call, and the key that kept it away; all of them if none does."""
+        for rule in self.rules:
+            key = rule.matcher.model_key(call.model) or rule.matcher.key(call, tokens)
+            if key is None:
+                return
+            yield Passed(rule.name, key)
+
+    def rule(self, name: str) -> Rule | None:
+        """A rule by its name."""
+        return next((rule for rule in self.rules if rule.name == name), None)
+
     def _rules_for(self, model: str) -> tuple[Rule, ...]:
         rules = self._named.get(model)
         if rules is None:

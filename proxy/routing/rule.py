@@ -86,6 +86,13 @@ class Rule:
         for following in self._next.values():
             yield from following.places()
 
+    def weight_of(self, target: Target) -> int | None:
+        """The weight of a target; None for one that has none."""
+        for each in self.rule.targets:
+            if each.upstream == target.name and each.model in (None, target.model):
+                return each.weight
+        return None
+
     def leads(self, model: str) -> Iterator[tuple[str, str]]:
         """Upstream and model of every place that calls for a model may go."""
         places = self._places(model)

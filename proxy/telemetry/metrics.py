@@ -6,7 +6,8 @@ Source: DESIGN.md §9.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.cache_counts import CacheCounts
 from proxy.telemetry.record import CallRecord
+from proxy.telemetry.reload_counts import ReloadCounts
 from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
 from proxy.telemetry.watched import Watched
 
@@ -24,6 +26,7 @@ LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 PHASES = ("admission", "upstream", "answer", "body", "connect", "queue")
+REMEMBERED_CALLS = 1000
 QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -39,6 +42,7 @@ class Telemetry:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._write_line = write_line
+        self.recent: deque[CallRecord] = deque(maxlen=REMEMBERED_CALLS)
         by_mode = ("upstream", "mode")
         self._calls = Counter(
             registry, "octet_calls", "Calls, by how they ended.", ("route", "upstream", "model", "outcome")
@@ -98,6 +102,7 @@ class Telemetry:
         )
         self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
         self.cache = CacheCounts(registry)
+        self.reloads = ReloadCounts(registry)
         self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
         self.loop_lag = Histogram(
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
@@ -122,6 +127,17 @@ class Telemetry:
             self._calls.bind((route, upstream, model, "ok"))
             for direction in ("prompt", "completion"):
                 self._tokens.bind((upstream, model, direction, "provider"))
+
+    def prune(self, routes: Collection[str], upstreams: Collection[str]) -> None:
+        """Forget what is in no configuration any more, that series do not grow in number with each that is loaded."""
+        known = {"route": {*routes, "none", "direct", ""}, "upstream": {*upstreams, "none", "other"}}
+        for tally in (*vars(self).values(), *vars(self.cache).values()):
+            if isinstance(tally, Counter | Histogram):
+                tally.prune(known)
+        self._of_calls = {
+            key: series for key, series in self._of_calls.items()
+            if key[0] in known["route"] and (not key[1] or key[1] in known["upstream"])
+        }  # fmt: skip
 
     def attempted(self, upstream: str, outcome: str) -> None:
         """Count one try; `outcome` is `ok`, `hangup` or a failure's class."""
@@ -193,6 +209,7 @@ class Telemetry:
             prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             series.prompt[0] += prompt or 0
             series.completion[0] += completion or 0
+        self.recent.append(record)
         self._write_line(access_line(record, duration, prompt, completion))
 
     def _settle_times(self, record: CallRecord, series: "_OfCalls", first: float, now: float) -> None:

@@ -5,7 +5,8 @@ are written by the loop's thread alone, and cost a tenth. Names, labels and expo
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -14,6 +15,7 @@ from proxy.call import Json
 
 Labels = tuple[str, ...]
 Cell = list[float]  # one number that can be added to
+Known = Mapping[str, Collection[str]]  # values that a label may have; one that does not stand there may have any
 
 
 class Counter(Collector):
@@ -30,6 +32,10 @@ class Counter(Collector):
 
     def add(self, labels: Labels, more: float = 1.0) -> None:
         self.bind(labels)[0] += more
+
+    def prune(self, known: Known) -> None:
+        """Forget the series of what is known no longer."""
+        _prune(self._cells, self._family[2], known)
 
     def tree(self) -> Json:
         """The values by their labels, one level for each."""
@@ -78,6 +84,10 @@ class Histogram(Collector):
         """Begin a series at 0."""
         return self._series.setdefault(labels, Series(self._buckets))
 
+    def prune(self, known: Known) -> None:
+        """Forget the series of what is known no longer."""
+        _prune(self._series, self._family[2], known)
+
     def observe(self, labels: Labels, value: float) -> None:
         self.bind(labels).observe(value)
 
@@ -91,3 +101,9 @@ class Histogram(Collector):
                 buckets.append((bound, so_far))
             family.add_metric(labels, buckets, series.total)
         yield family
+
+
+def _prune(series: dict[Labels, Any], names: Sequence[str], known: Known) -> None:
+    places = [(place, known[name]) for place, name in enumerate(names) if name in known]
+    for labels in [each for each in series if any(each[place] not in values for place, values in places)]:
+        del series[labels]

@@ -33,6 +33,8 @@ class Watched:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.open_streams = 0
+        self._shown: dict[tuple[Gauge, tuple[str, ...]], None] = {}
+        self._before: dict[tuple[Gauge, tuple[str, ...]], None] = {}
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=registry)
@@ -72,22 +74,36 @@ class Watched:
         self._cache_entries.set_function(lambda: len(memory))
         self._flights.set_function(lambda: len(flights))
 
+    def begin(self) -> None:
+        """What is shown of upstreams and limits from now on is all there is, once it ends with `end`."""
+        self._before, self._shown = self._shown, {}
+
+    def end(self) -> None:
+        """Show no longer what was shown before, and has not been since `begin`."""
+        for gauge, labels in self._before.keys() - self._shown.keys():
+            gauge.remove(*labels)
+
+    def _show(self, gauge: Gauge, labels: tuple[str, ...], value: Callable[[], float]) -> None:
+        gauge.labels(*labels).set_function(value)
+        self._shown[gauge, labels] = None
+
     def pool(self, upstream: str, pool: Pool) -> None:
         """Show an upstream's connections."""
-        self._pools.labels(upstream, "active").set_function(lambda: pool.active)
-        self._pools.labels(upstream, "idle").set_function(lambda: pool.idle)
-        if pool.limit is not None:
-            self._pool_limits.labels(upstream).set(pool.limit)
+        self._show(self._pools, (upstream, "active"), lambda: pool.active)
+        self._show(self._pools, (upstream, "idle"), lambda: pool.idle)
+        limit = pool.limit
+        if limit is not None:
+            self._show(self._pool_limits, (upstream,), lambda: limit)
 
     def circuit(self, upstream: str, state: Callable[[], str]) -> None:
         """Show the state of an upstream's circuit."""
-        self._circuits.labels(upstream).set_function(lambda: CIRCUIT_STATES[state()])
+        self._show(self._circuits, (upstream,), lambda: CIRCUIT_STATES[state()])
 
     def slots(self, scope: str, name: str, in_use: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Show places under a limit."""
-        self._slots.labels(scope, name).set_function(in_use)
-        self._waiting.labels(scope, name).set_function(waiting)
+        self._show(self._slots, (scope, name), in_use)
+        self._show(self._waiting, (scope, name), waiting)
 
     def bucket(self, scope: str, name: str, limit: str, level: Callable[[], float]) -> None:
         """Show what is left of a limit per minute."""
-        self._levels.labels(scope, name, limit).set_function(level)
+        self._show(self._levels, (scope, name, limit), level)

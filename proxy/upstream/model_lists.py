@@ -20,11 +20,20 @@ MAX_BYTES = 4 * 1024 * 1024
 class ModelLists:
     """What was last heard from each upstream with `list_models`; nobody waits for it."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._endpoints = [endpoint for endpoint in endpoints if endpoint.upstream.list_models]
+    def __init__(self) -> None:
+        self._endpoints: list[Endpoint] = []
         self._heard: dict[str, list[Json]] = {}
         self._asked_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
+
+    def follow(self, endpoints: Iterable[Endpoint]) -> None:
+        """Ask these from now on, and all of them soon if others than before are asked."""
+        before = [(endpoint.name, endpoint.upstream) for endpoint in self._endpoints]
+        self._endpoints = [endpoint for endpoint in endpoints if endpoint.upstream.list_models]
+        now = [(endpoint.name, endpoint.upstream) for endpoint in self._endpoints]
+        if now != before:
+            self._heard = {name: models for name, models in self._heard.items() if name in dict(now)}
+            self._asked_at = float("-inf")
 
     def heard(self) -> Mapping[str, list[Json]]:
         """Model objects by upstream; asks again, behind this answer, when it is old."""

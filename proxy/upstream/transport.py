@@ -58,6 +58,7 @@ class Transport:
         self._active: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # the newest last
         self._sweeper: asyncio.TimerHandle | None = None
+        self._retired = False
         self._closed: asyncio.Event | None = None  # set when the last connection has gone, once we are closing
         dialer, base = self._dialer, str(upstream.base_url)
         self._prefix = base[: len(base) - len(urlsplit(base).path)]  # of every request's address
@@ -141,6 +142,12 @@ class Transport:
         self._active.add(connection)
         return connection.ask(head, body, Exchange(connection, self._loop, reused=reused))
 
+    def retire(self) -> None:
+        """Keep no connection any longer than a call needs it: calls that are under way may go on, and make new ones."""
+        self._retired = True
+        for connection in tuple(self._idle):
+            connection.abort()
+
     async def close(self) -> None:
         """Close every connection."""
         if self._sweeper is not None:
@@ -158,6 +165,9 @@ class Transport:
         self._active.discard(connection)
         if self._slots is not None:
             self._slots.release()
+        if self._retired:
+            connection.abort()
+            return
         connection.idle_since = self._loop.time()
         self._idle[connection] = None
         if self._sweeper is None:

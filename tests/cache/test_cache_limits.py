@@ -26,7 +26,7 @@ def stop_the_clock(sidecar: Sidecar) -> None:
     """Ann's buckets fill no more."""
     clock = Clock(asyncio.get_running_loop().time())
     sidecar.app.upstreams._clock = clock
-    sidecar.app.upstreams.callers.limiters["ann"]._clock = clock
+    sidecar.app.upstreams.now.limited_callers["ann"]._clock = clock
 
 
 async def left(sidecar: Sidecar, limit: str) -> float:

@@ -239,10 +239,10 @@ async def test_circuits_are_shared_through_sentinels(start: Start, watched: Watc
     """What one sidecar learns of an upstream the other knows; nobody is connected to anything afterwards."""
     shared = {"redis": {"url": watched.url, "timeout_seconds": 5.0}}
     one, other = [await start(**shared) for _ in range(2)]
-    links = [each.app.upstreams.circuits.by_upstream["openai"][0].fleet for each in (one, other)]
+    links = [each.app.upstreams.now.circuits.by_upstream["openai"][0].fleet for each in (one, other)]
     await until(lambda: not any(link._away for link in links))  # type: ignore[union-attr]
-    one.app.upstreams.circuits.by_upstream["openai"][0].open()
-    await until(lambda: other.app.upstreams.circuits.state("openai") == "open")
+    one.app.upstreams.now.circuits.by_upstream["openai"][0].open()
+    await until(lambda: other.app.upstreams.now.circuits.state("openai") == "open")
     assert (await other.chat()).status == 503
     assert await other.metric("octet_redis_up") == 1
     for sidecar in (one, other):

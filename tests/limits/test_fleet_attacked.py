@@ -63,7 +63,7 @@ async def test_an_emptied_redis_is_no_new_minute(begin: Begin, redis: RedisServe
     """What is left is what the process believes, when Redis does not know."""
     routes = [{"targets": [{"upstream": "openai"}], "retry": {"attempts": 1, "longest_wait_seconds": 0.001}}]
     sidecar = await begin(routes=routes, upstreams={"openai": {"limits": {"requests_per_minute": 20}}})
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     for _ in range(3):
         await asyncio.gather(*(sidecar.chat("any") for _ in range(25)))
         await redis.client.flushall()
@@ -78,7 +78,7 @@ async def test_a_share_is_asked_for_again(begin: Begin, redis: RedisServer) -> N
     sidecar = await begin(routes=routes, upstreams={"openai": {"limits": {"requests_per_minute": 5}}})
     answers = await asyncio.gather(*(sidecar.chat("any") for _ in range(10)))
     assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 5
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     clock = limiter._clock
     limiter._clock = lambda: clock() + 13.0  # one more every 12 s
     await redis.client.hset(KEY, "level1", "1")
@@ -98,7 +98,7 @@ async def test_garbage_under_our_key(begin: Begin, redis: RedisServer, fields: d
     sidecar = await begin(upstreams={"openai": {"limits": {"requests_per_minute": 60_000, "concurrent": 5}}})
     soon = str(int((await redis.client.time())[0]) * 1000 + 4_000)
     await redis.client.hset(KEY, mapping={name: text.replace("SOON", soon) for name, text in fields.items()})
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     limiter.calls_asking += 20
     await limiter.share._errand.ask()
     limiter.calls_asking -= 20
@@ -114,7 +114,7 @@ async def test_garbage_under_our_key(begin: Begin, redis: RedisServer, fields: d
 async def test_an_absurd_usage_is_no_debt_for_ever(begin: Begin, simulator: Simulator) -> None:
     """One answer that says it used all tokens of the world costs a minute, and no more."""
     sidecar = await begin(upstreams={"openai": {"limits": {"tokens_per_minute": 6000}}})
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     held = limiter.tokens
     held.give(-(2.0**52), asyncio.get_running_loop().time())
     assert held.level == -6000

@@ -37,7 +37,7 @@ def fleet(start: Start, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def limiter(sidecar: Sidecar) -> Limiter:
-    found = sidecar.app.upstreams.standings["openai"].limiter
+    found = sidecar.app.upstreams.now.standings["openai"].limiter
     assert isinstance(found, Limiter)
     return found
 
@@ -181,7 +181,7 @@ async def test_a_callers_limit_is_shared_too(start: Start, redis: RedisServer) -
     callers = [{"name": "app", "key": "k", "limits": {"requests_per_minute": 6}}]
     tree: dict[str, Any] = {"server": {"callers": callers}, "redis": {"url": redis.url, "timeout_seconds": 5.0}}
     sidecars = [await start(**tree) for _ in range(2)]
-    await until(lambda: all(each.app.upstreams.callers.limiters["app"].share._leasing for each in sidecars))  # type: ignore[union-attr]
+    await until(lambda: all(each.app.upstreams.now.limited_callers["app"].share._leasing for each in sidecars))  # type: ignore[union-attr]
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
     counted: Counter[int] = Counter()
     for number in range(12):

@@ -28,7 +28,7 @@ def turned_by_hand(sidecar: Sidecar) -> Clock:
     """The clock of the caller's buckets and of what the metrics say of them."""
     clock = Clock(asyncio.get_running_loop().time())
     sidecar.app.upstreams._clock = clock
-    sidecar.app.upstreams.callers.limiters["search"]._clock = clock
+    sidecar.app.upstreams.now.limited_callers["search"]._clock = clock
     return clock
 
 

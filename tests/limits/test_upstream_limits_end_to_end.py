@@ -26,7 +26,7 @@ async def limited(start: Start, *targets: dict[str, str], **limits: Any) -> Side
 def turned_by_hand(sidecar: Sidecar) -> Clock:
     """The clock of A's buckets and of what the metrics say of them."""
     clock = Clock(asyncio.get_running_loop().time())
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     sidecar.app.upstreams._clock = limiter._clock = clock
     return clock
 
@@ -290,7 +290,7 @@ async def test_embeddings_count_too(start: Start, simulator: Simulator) -> None:
 
     long = "word " * 700  # some 900 tokens by our estimate
     upstream, used = await embedded_by(long)
-    limiter: Any = sidecar.app.upstreams.standings["openai"].limiter
+    limiter: Any = sidecar.app.upstreams.now.standings["openai"].limiter
     left = limiter.describe()
     assert (upstream, left["tokens_per_minute"]["left"]) == ("openai", 1_000 - used)
     assert left["concurrent"]["in_use"] == 0

@@ -12,7 +12,7 @@ from proxy.config import Upstream
 from proxy.errors import Broken
 from proxy.providers.seam import Target
 from proxy.resilience.circuit import Circuit, Rejected
-from proxy.resilience.circuits import Circuits
+from proxy.resilience.circuits import Circuits, CircuitTable
 from tests.clock import Clock
 
 BY_MODEL = Upstream(provider="openai", circuit=Policy(per="model"))
@@ -32,10 +32,13 @@ class Told:
         self.all.append((circuit.name, state))
 
 
-async def built(clock: Clock | None = None, told: Told | None = None) -> Circuits:
+def scene(clock: Clock | None = None, told: Told | None = None) -> tuple[Circuits, CircuitTable]:
     circuits = Circuits(clock or Clock(), told or Told())
-    await circuits.build(UPSTREAMS, TARGETS)
-    return circuits
+    return circuits, circuits.build(UPSTREAMS, TARGETS)
+
+
+async def built(clock: Clock | None = None, told: Told | None = None) -> CircuitTable:
+    return Circuits(clock or Clock(), told or Told()).build(UPSTREAMS, TARGETS)
 
 
 def target(name: str, label: str = "other", model: str = "any") -> Target:
@@ -124,12 +127,11 @@ async def test_each_circuit_tells_of_itself() -> None:
 async def test_each_circuit_has_its_upstreams_policy_and_the_clock() -> None:
     """What one upstream is configured to bear is no other's business."""
     clock = Clock()
-    circuits = Circuits(clock, Told())
     upstreams = {
         "hasty": Upstream(provider="openai", circuit=Policy(minimum_calls=1, open_seconds=5.0)),
         "calm": Upstream(provider="openai", circuit=Policy(per="model", open_seconds=50.0)),
     }
-    await circuits.build(upstreams, [("chat", "calm", "small")])
+    circuits = Circuits(clock, Told()).build(upstreams, [("chat", "calm", "small")])
     (hasty,) = circuits.by_upstream["hasty"]
     hasty.enter().judge(Broken("it failed"))
     assert hasty.wait() == 5.0
@@ -144,8 +146,8 @@ async def test_each_circuit_has_its_upstreams_policy_and_the_clock() -> None:
 
 async def test_purgatory_holds_our_circuits() -> None:
     """Its factory gives out, from its repository, the circuits that calls go through."""
-    circuits = await built()
-    repository = circuits._factory.uow.contexts
+    process, circuits = scene()
+    repository = process._factory.uow.contexts
     assert isinstance(repository, AsyncInMemoryRepository)
     held: dict[str, Any] = dict(repository.breakers)
     ours = {circuit.name: circuit for several in circuits.by_upstream.values() for circuit in several}
@@ -153,14 +155,14 @@ async def test_purgatory_holds_our_circuits() -> None:
     for name, circuit in ours.items():
         assert type(held[name]) is Circuit
         assert held[name] is circuit
-        assert (await circuits._factory.get_breaker(name)).context is circuit
+        assert (await process._factory.get_breaker(name)).context is circuit
 
 
 async def test_purgatorys_own_breaker_obeys_our_states() -> None:
     """Calls through its context manager count in our window, and are kept out by us."""
     told = Told()
-    circuits = await built(told=told)
-    breaker = await circuits._factory.get_breaker("laptop")
+    process, _ = scene(told=told)
+    breaker = await process._factory.get_breaker("laptop")
     for _ in range(5):
         with pytest.raises(Broken):
             async with breaker:
@@ -172,11 +174,11 @@ async def test_purgatorys_own_breaker_obeys_our_states() -> None:
 
 async def test_listeners_must_not_wait() -> None:
     """A listener that would hold up a call is found out at once."""
-    circuits = await built()
+    process, circuits = scene()
 
     async def idle(event: ContextChanged, work: object) -> None:
         await asyncio.sleep(0)
 
-    circuits._factory.messagebus.add_listener(ContextChanged, idle)
+    process._factory.messagebus.add_listener(ContextChanged, idle)
     with pytest.raises(RuntimeError, match="waits"):
         circuits.of(target("laptop")).open()

@@ -39,7 +39,7 @@ def fleet(start: Start, redis: RedisServer) -> Fleet:
 
 
 def circuit(sidecar: Sidecar) -> Circuit:
-    return sidecar.app.upstreams.circuits.by_upstream["openai"][0]
+    return sidecar.app.upstreams.now.circuits.by_upstream["openai"][0]
 
 
 def link(sidecar: Sidecar) -> Any:
@@ -47,8 +47,8 @@ def link(sidecar: Sidecar) -> Any:
     return circuit(sidecar).fleet
 
 
-def states(sidecars: list[Sidecar]) -> list[str]:
-    return [sidecar.app.upstreams.circuits.state("openai") for sidecar in sidecars]
+def states(sidecars: list[Sidecar]) -> list[str | None]:
+    return [sidecar.app.upstreams.now.circuits.state("openai") for sidecar in sidecars]
 
 
 def all_are(sidecars: list[Sidecar], state: str) -> Callable[[], bool]:
@@ -310,7 +310,7 @@ async def test_many_circuits_are_no_flood(start: Start, redis: RedisServer, capl
         upstreams=settings,
         redis={"url": redis.url},
     )
-    links: list[Any] = sidecar.app.upstreams._links
+    links: list[Any] = list(sidecar.app.upstreams._links.values())
     await until(lambda: not any(each._away for each in links), patience=20)
     assert len(links) > 400
     assert "is not there" not in caplog.text

@@ -127,7 +127,7 @@ async def test_never_with_a_circuit_that_is_being_tried(start: Start, simulator:
     """Trial calls are not hedged, nor is a half-open upstream used for a second attempt."""
     settings = {"openai": {"circuit": {"open_seconds": 60}}, "anthropic": {"circuit": STEADY}}
     sidecar = await start(routes=hedged(), upstreams=settings)
-    circuits = sidecar.app.upstreams.circuits
+    circuits = sidecar.app.upstreams.now.circuits
     circuits.by_upstream["openai"][0].half_open()
     simulator.always("openai", Behaviour(delay_seconds=0.05))
     assert (await sidecar.chat("any")).headers["x-octet-upstream"] == "openai"
@@ -158,10 +158,10 @@ async def test_a_bug_of_ours_keeps_no_place(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sidecar.app.upstreams.endpoints["anthropic"], "dress", broken)
+        patch.setattr(sidecar.app.upstreams.now.endpoints["anthropic"], "dress", broken)
         assert (await sidecar.chat("any")).status == 500
     await simulator.report.wait_for(lambda report: report.open_calls == 0)
     for name in limits:
-        limiter: Any = sidecar.app.upstreams.standings[name].limiter
+        limiter: Any = sidecar.app.upstreams.now.standings[name].limiter
         assert limiter.slots.in_use == 0
     assert (await sidecar.chat("any")).status == 200

@@ -36,7 +36,7 @@ async def begin(start: Start, routes: list[dict[str, Any]] = PAIR, **openai: Any
     """A sidecar whose circuit of A is as by default, and goes by a clock that is turned by hand."""
     policy = {"window": 10, "minimum_calls": 5}
     sidecar = await start(upstreams={"openai": {"circuit": policy, **openai}}, routes=routes)
-    (circuit,) = sidecar.app.upstreams.circuits.by_upstream["openai"]
+    (circuit,) = sidecar.app.upstreams.now.circuits.by_upstream["openai"]
     clock = Clock()
     circuit.clock = clock
     return sidecar, circuit, clock

@@ -21,7 +21,7 @@ async def broken(start: Start, simulator: Simulator, **check: Any) -> Sidecar:
     )
     simulator.script("openai", Behaviour(status=500))
     assert (await sidecar.chat()).status == 502
-    assert sidecar.app.upstreams.circuits.state("openai") == "open"
+    assert sidecar.app.upstreams.now.circuits.state("openai") == "open"
     return sidecar
 
 
@@ -29,11 +29,11 @@ async def broken(start: Start, simulator: Simulator, **check: Any) -> Sidecar:
 async def test_an_answer_lets_trials_begin(start: Start, simulator: Simulator, kind: str) -> None:
     """Long before `open_seconds` are over calls go there again, and nothing but the list of models was asked for."""
     sidecar = await broken(start, simulator, kind=kind)
-    (circuit,) = sidecar.app.upstreams.circuits.by_upstream["openai"]
+    (circuit,) = sidecar.app.upstreams.now.circuits.by_upstream["openai"]
     await until(lambda: circuit.wait() == 0)
     assert simulator.report.calls == 1
     assert (await sidecar.chat()).status == 200
-    assert sidecar.app.upstreams.circuits.state("openai") == "closed"
+    assert sidecar.app.upstreams.now.circuits.state("openai") == "closed"
     seen = [request for request in simulator.report.requests if request.dialect == "openai"]
     paths = {request.path for request in seen if request.method == "GET"}
     assert paths == ({"/openai/v1/models"} if kind == "models" else set())
@@ -51,8 +51,8 @@ async def test_it_is_asked_until_it_answers(start: Start, simulator: Simulator) 
         },
     )  # fmt: skip
     assert (await sidecar.chat()).status == 502
-    (circuit,) = sidecar.app.upstreams.circuits.by_upstream["openai"]
-    endpoint, dialled = sidecar.app.upstreams.endpoints["openai"], list[object]()
+    (circuit,) = sidecar.app.upstreams.now.circuits.by_upstream["openai"]
+    endpoint, dialled = sidecar.app.upstreams.now.endpoints["openai"], list[object]()
     dialler = endpoint.transport._dialer
     dialler.forget = lambda: dialled.append(None)  # type: ignore[method-assign]  # called when nobody answered
     await until(lambda: len(dialled) >= 3)
@@ -68,7 +68,7 @@ async def test_what_an_operator_holds_open_stays_open(start: Start, simulator: S
         lambda report: any(request.path == "/openai/v1/models" for request in report.requests)
     )
     await until(lambda: not sidecar.app.upstreams._checks._tasks)
-    assert sidecar.app.upstreams.circuits.by_upstream["openai"][0].wait() > 0
+    assert sidecar.app.upstreams.now.circuits.by_upstream["openai"][0].wait() > 0
 
 
 async def test_nobody_is_asked_without_a_check(start: Start, simulator: Simulator) -> None:
@@ -93,10 +93,10 @@ async def test_stopping_ends_the_asking(start: Start, simulator: Simulator) -> N
 async def test_what_is_healthy(start: Start, simulator: Simulator, address: str, healthy: bool) -> None:
     """Only a 200 is."""
     sidecar = await start(upstreams={"openai": {"base_url": address.format(url=simulator.url)}})
-    assert await is_healthy(sidecar.app.upstreams.endpoints["openai"], HealthCheck()) is healthy
+    assert await is_healthy(sidecar.app.upstreams.now.endpoints["openai"], HealthCheck()) is healthy
 
 
 async def test_a_connection_is_closed_again(sidecar: Sidecar, simulator: Simulator) -> None:
     """`connect` leaves nothing open."""
-    assert await is_healthy(sidecar.app.upstreams.endpoints["openai"], HealthCheck(kind="connect"))
+    assert await is_healthy(sidecar.app.upstreams.now.endpoints["openai"], HealthCheck(kind="connect"))
     await simulator.report.wait_for(lambda report: report.open_connections == 0)

@@ -1,0 +1,94 @@
+"""One configuration after another: each made ready whole, then put in force in one step."""
+
+import asyncio
+import os
+import random
+from dataclasses import dataclass
+
+from proxy.admission.auth import Auth
+from proxy.cache.answers import Answers
+from proxy.config import Config, hold
+from proxy.equipment import Equipment
+from proxy.limits.callers import CallerLimits
+from proxy.pipeline import Snapshot
+from proxy.resilience.means import Means
+from proxy.resources import Resources
+from proxy.routing import Router
+from proxy.telemetry import Telemetry
+from proxy.upstream.model_lists import ModelLists
+
+REMEMBERED = 100  # names of routes and upstreams that are gone, whose series are still told
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration made ready, which is not in force.
+
+    Args:
+        needs_restart: paths in the configuration that a running process cannot follow; the old values hold.
+    """
+
+    config: Config
+    router: Router
+    auth: Auth
+    equipment: Equipment
+    needs_restart: list[str]
+
+
+class Generations:
+    """Makes the snapshots of a process; within a running loop.
+
+    Args:
+        config: the first configuration.
+    """
+
+    def __init__(self, config: Config, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._config = config
+        self._via = f"1.1 octet-{os.urandom(6).hex()}"
+        self._gone: tuple[dict[str, None], dict[str, None]] = {}, {}  # names of routes and of upstreams
+        self.resources = Resources(config, telemetry, self._via)
+        self.model_lists = ModelLists()
+
+    def prepare(self, config: Config) -> Prepared:
+        """Make a configuration ready; nothing that is in force changes by it.
+
+        Raises:
+            ConfigError: a key cannot be read.
+        """
+        held, needs_restart = hold(self._config, config)
+        equipment = self.resources.prepare(held)
+        return Prepared(held, Router(held, random.random), Auth(held.server), equipment, needs_restart)
+
+    def commit(self, prepared: Prepared, generation: int) -> Snapshot:
+        """Put it in force; it cannot fail."""
+        config, resources, telemetry = prepared.config, self.resources, self._telemetry
+        resources.commit(prepared.equipment, prepared.router)
+        self._forget(self._config, config)
+        self._config = config
+        self.model_lists.follow(prepared.equipment.endpoints.values())
+        means = Means(prepared.equipment.standings, telemetry, random.random, resources.mirrors)
+        answers = None
+        if resources.shelf is not None:
+            clock = asyncio.get_running_loop().time
+            answers = Answers(config, resources.shelf, resources.starts, telemetry, clock)
+        callers = CallerLimits(prepared.equipment.limited_callers, telemetry)
+        telemetry.watched.generation.set(generation)
+        return Snapshot(generation, config, prepared.auth, prepared.router, means, callers, answers, self._via)
+
+    def _forget(self, old: Config, new: Config) -> None:
+        """Let the series of what is long gone go."""
+        routes = [str(route.name) for route in new.routes]
+        for gone, before, now in (
+            (self._gone[0], [str(route.name) for route in old.routes], routes),
+            (self._gone[1], old.upstreams, new.upstreams),
+        ):
+            gone.update(dict.fromkeys(name for name in before if name not in now))
+            for name in [*[name for name in gone if name in now], *list(gone)[:-REMEMBERED]]:
+                gone.pop(name, None)
+        self._telemetry.prune({*routes, *self._gone[0]}, {*new.upstreams, *self._gone[1]})
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self.model_lists.close()
+        await self.resources.close()
