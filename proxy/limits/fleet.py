@@ -52,7 +52,7 @@ for name, text in pairs(kept) do
     end
   end
 end
-local passed = math.max(0, now - tonumber(kept['at'] or now))
+local passed = math.max(0, now - (tonumber(kept['at'] or now) or now))
 local tight = 0
 for i = 1, 2 do
   if limit[i] > 0 then
@@ -71,7 +71,7 @@ if places > 0 then
   mine[3] = math.max(in_use, math.min(wanted, places - others[3]))
   if mine[3] < wanted then redis.call('HSET', key, 'unmet', now) end
 end
-if now - tonumber(kept['unmet'] or 0) < 1000 then tight = 1 end
+if now - (tonumber(kept['unmet'] or 0) or 0) < 1000 then tight = 1 end
 for _, name in ipairs(gone) do redis.call('HDEL', key, name) end
 if mine[1] == 0 and mine[2] == 0 and mine[3] == 0 then
   redis.call('HDEL', key, 'share:' .. me)

@@ -21,7 +21,7 @@ def begin(start: Start, redis: RedisServer) -> Begin:
 
     async def started(**tree: Any) -> Sidecar:
         sidecar = await start(**tree, redis={"url": redis.url, "timeout_seconds": 5.0})
-        await until(lambda: all(getattr(link, "_leasing", True) for link in sidecar.app.upstreams._links))
+        await until(lambda: all(getattr(link, "_leasing", True) for link in sidecar.app.upstreams._links.values()))
         return sidecar
 
     return started
@@ -90,7 +90,7 @@ async def test_a_share_is_asked_for_again(begin: Begin, redis: RedisServer) -> N
     [
         ({"level1": "-1e300"}, -60_000), ({"level1": "-inf"}, -60_000), ({"level1": "nan"}, 0), ({"level1": "x"}, 0),
         ({"at": "1e300"}, 0), ({"share:x": "99999999999999 -1e300 -5 -5"}, 0), ({"share:x": "SOON -1e300 -5 -5"}, 0),
-        ({"share:x": "garbage"}, 0), ({"unmet": "x"}, 0),
+        ({"share:x": "garbage"}, 0), ({"unmet": "x"}, 0), ({"at": "x"}, 0),
     ],
 )  # fmt: skip
 async def test_garbage_under_our_key(begin: Begin, redis: RedisServer, fields: dict[str, str], least: int) -> None:
@@ -103,6 +103,7 @@ async def test_garbage_under_our_key(begin: Begin, redis: RedisServer, fields: d
     await limiter.share._errand.ask()
     limiter.calls_asking -= 20
     assert limiter.slots.limit == 5
+    assert not sidecar.app.upstreams._shared._unwilling  # type: ignore[union-attr]  # the script has not failed
     shown: Any = await redis.client.hgetall(KEY)
     level = float(shown[b"level1"])
     assert least <= level <= 60_000
