@@ -1,4 +1,4 @@
-"""The commands: serve, demo, simulate, check, schema."""
+"""The commands: serve, demo, simulate, check, explain, diff, schema."""
 
 import argparse
 import asyncio
@@ -68,6 +68,22 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "Say what is wrong with a configuration; exit 0 or 2.")
     check.add_argument("config", nargs="?", metavar="CONFIG")
     check.add_argument("--faults", action="store_true", help="print what follows each kind of failure")
+    why = add("explain", _explain, "Say where a call would go, and why; nothing is sent.")
+    why.add_argument("config", metavar="CONFIG")
+    why.add_argument("--model", help="as the application asks for it")
+    why.add_argument("--header", action="append", metavar="NAME=VALUE")
+    why.add_argument("--caller", help="the name of a caller in the file")
+    why.add_argument("--stream", action="store_true")
+    why.add_argument("--operation", choices=("chat", "completions", "embeddings"), default="chat")
+    why.add_argument("--body", metavar="FILE", help="the call's body, in place of a short message")
+    why.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    diff = add("diff", _diff, "Say what another configuration would change.")
+    diff.add_argument("old", metavar="OLD")
+    diff.add_argument("new", metavar="NEW")
+    calls = diff.add_mutually_exclusive_group()
+    calls.add_argument("--log", metavar="FILE", help="an access log: how many of its calls would go elsewhere")
+    calls.add_argument("--calls", metavar="URL", help="the same of a running sidecar's last calls: its admin address")
+    diff.add_argument("--token", help="its server.admin_token")
     add("schema", _schema, "Print the JSON Schema of the configuration.")
     return parser
 
@@ -192,6 +208,35 @@ def _load(path: str) -> Config:
     from proxy.providers import traits
 
     return load(path, traits(), os.environ)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from proxy.errors import ProxyError
+    from proxy.steering import explained, explanation
+
+    try:
+        told = asyncio.run(explained(_load(options.config), options))
+    except ProxyError as error:
+        _print(sys.stderr, f"octet explain: {error.message}")
+        return EXIT_MISTAKES
+    _print(sys.stdout, *([json.dumps(told, indent=2)] if options.json else explanation(told)))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from proxy.steering import compared, log_lines, recent_calls
+
+    old, new, lines = _load(options.old), _load(options.new), None
+    try:
+        if options.log is not None:
+            lines = list(log_lines(options.log))
+        elif options.calls is not None:
+            lines = recent_calls(options.calls, options.token)
+    except (OSError, ValueError, KeyError) as error:
+        _print(sys.stderr, f"octet diff: no calls to be had from {options.log or options.calls}: {error}")
+        return EXIT_MISTAKES
+    _print(sys.stdout, *compared(old, new, lines))
+    return 0
 
 
 def _print_faults() -> None:

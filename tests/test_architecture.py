@@ -17,9 +17,9 @@ FILES = sorted(ROOT.joinpath("proxy").rglob("*.py"))
 LEVELS = (
     {"__main__"},
     {"demo"},
-    {"app", "summary"},
+    {"app", "summary", "steering"},
     {"operations"},
-    {"generations", "reload", "explain"},
+    {"generations", "reload", "explain", "forecast"},
     {"resources"},
     {"equipment"},
     {"edge"},

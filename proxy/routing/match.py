@@ -1,7 +1,7 @@
 """Whether a call is for a rule: every condition of its `match`, each with its key."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from proxy.call import Call
@@ -32,6 +32,15 @@ class Matcher:
         if not self._globs.fit(model):
             return "model"
         return "model_regex" if self._regex is not None and self._regex(model) is None else None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What it asks for, beside the model."""
+        return frozenset(key for key, _ in self._conditions)
+
+    def holds(self, keys: Collection[str], call: Call, tokens: Estimate) -> bool:
+        """Whether those of its conditions that have these keys hold."""
+        return all(holds(call, tokens) for key, holds in self._conditions if key in keys)
 
     def key(self, call: Call, tokens: Estimate) -> str | None:
         """The key that keeps the rule from a call whose model fits; None: none does."""

@@ -48,7 +48,7 @@ class Router:
         Raises:
             NotFound: no rule takes it.
         """
-        direct = self._address(call.model) if self._direct else None
+        direct = self.address(call.model) if self._direct else None
         if direct is not None:
             return Choice(direct)
         passed: list[Passed] = []
@@ -92,14 +92,15 @@ class Router:
 
     def takes(self, model: str) -> bool:
         """Whether some call for this model would be routed."""
-        return (self._direct and self._address(model) is not None) or bool(self._rules_for(model))
+        return (self._direct and self.address(model) is not None) or bool(self._rules_for(model))
 
     def reaches(self, model: str, upstream: str) -> bool:
         """Whether the first rule for this model, asked as it is, may lead to this upstream under the same name."""
         rules = self._rules_for(model)
         return bool(rules) and any(target == (upstream, model) for target in rules[0].leads(model))
 
-    def _address(self, model: str) -> Route | None:
+    def address(self, model: str) -> Route | None:
+        """Where a model's name leads that names an upstream; None: it names none."""
         name, slash, rest = model.partition("/")
         upstream = self._config.upstreams.get(name)
         if not slash or not rest or upstream is None:

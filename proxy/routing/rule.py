@@ -1,16 +1,15 @@
 """One rule of a configuration: which calls it takes, and in which order their targets are tried."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from proxy.call import Call
-from proxy.config import Canary, Config, FallbackRule, Globs, Mirror, RouteRule, TargetRule, Upstream, is_glob
+from proxy.config import Config, RouteRule, TargetRule, is_glob
 from proxy.openai_format.estimate import Estimate
 from proxy.openai_format.features import text_of
-from proxy.openai_format.overrides import Overrides
 from proxy.providers.seam import Copies, Route, Target
 from proxy.routing.choice import Choice, Sight, Skipped
 from proxy.routing.match import Matcher
+from proxy.routing.places import Labels, Leaf, Places, or_dear, overrides_of, that_fit, turns_of
 from proxy.routing.strategies import (
     Chance,
     Turns,
@@ -24,8 +23,6 @@ from proxy.routing.strategies import (
 from proxy.telemetry.prices import PriceList
 
 REMEMBERED = 1024  # model names
-
-Leaf = TargetRule | FallbackRule | Canary | Mirror  # what names an upstream
 
 
 class Rule:
@@ -42,17 +39,17 @@ class Rule:
         self.spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
         self._upstreams = config.upstreams
         self._prices = prices
-        self._required = _Labels(rule.require)
+        self._required = Labels(rule.require)
         near = {"region": (config.server.region,)} if rule.prefer_own_region and config.server.region else {}
-        self._preferred = [_Labels({name: globs}) for name, globs in (*rule.prefer.items(), *near.items())]
+        self._preferred = [Labels({name: globs}) for name, globs in (*rule.prefer.items(), *near.items())]
         self.tiers = self._tiered([target for target in rule.targets if self.allows(target.upstream)])
-        self._turns = [_turns(tier, chance) if rule.strategy == "weighted" else None for tier in self.tiers]
-        self._overrides = {id(leaf): _overrides(leaf) for leaf in self._leaves()}
+        self._turns = [turns_of(tier, chance) if rule.strategy == "weighted" else None for tier in self.tiers]
+        self._overrides = {id(leaf): overrides_of(leaf) for leaf in self._leaves()}
         self._canary_turns = Turns([rule.canary.share, 1 - rule.canary.share], chance) if rule.canary else None
         self._next: dict[str, Rule] = {}  # the rules that fallbacks lead to
         self._plain: bool | None = None
         self._choices: dict[str, Choice] = {}  # by model, where the order is always the same
-        self._ready: dict[str, _Places] = {}  # by model
+        self._ready: dict[str, Places] = {}  # by model
 
     def link(self, rules: Mapping[str, "Rule"]) -> None:
         """Find the rules that fallbacks lead to."""
@@ -100,7 +97,7 @@ class Rule:
             if isinstance(each, Target):
                 yield each.name, each.model
             else:
-                yield from each.leads(model)
+                yield from self._next[each].leads(model)
 
     def choose(self, call: Call, tokens: Estimate, sight: Sight, *, dry: bool = False) -> Choice:
         """Where a call goes that the rule takes.
@@ -143,11 +140,11 @@ class Rule:
             if isinstance(each, Target):
                 order.append(each)
             else:
-                order += self._chained(each, call, tokens, sight, order, dry=dry)
+                order += self._chained(self._next[each], call, tokens, sight, order, dry=dry)
         scores += [None] * (len(order) - len(scores))
         skipped = list(places.excluded)
         if any(target.max_context_tokens for target in order):
-            order, scores, first = _that_fit(order, scores, first, tokens(), skipped)
+            order, scores, first = that_fit(order, scores, first, tokens(), skipped)
         known = tuple(scores) if any(score is not None for score in scores) else ()
         return Choice(self._route(tuple(order), first, places), (), tuple(skipped), known)
 
@@ -160,14 +157,14 @@ class Rule:
             if (target.name, target.model) not in known and self.allows(target.name):
                 yield target
 
-    def _route(self, targets: tuple[Target, ...], first: int, places: "_Places") -> Route:
+    def _route(self, targets: tuple[Target, ...], first: int, places: "Places") -> Route:
         rule = self.rule
         return Route(
             self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds, rule.cache,
             places.primary, places.copies,
         )  # fmt: skip
 
-    def _places(self, model: str) -> "_Places":
+    def _places(self, model: str) -> "Places":
         places = self._ready.get(model)
         if places is None:
             if len(self._ready) >= REMEMBERED:  # callers invent names
@@ -175,12 +172,12 @@ class Rule:
             places = self._ready[model] = self._place(model)
         return places
 
-    def _place(self, model: str) -> "_Places":
+    def _place(self, model: str) -> "Places":
         rule = self.rule
         tiers = tuple(tuple(self._target(target, model) for target in tier) for tier in self.tiers)
         canary = self._target(rule.canary, model) if rule.canary and self.allows(rule.canary.upstream) else None
         fallback = tuple(
-            self._next[each.route] if each.route is not None else self._target(each, model)
+            each.route if each.route is not None else self._target(each, model)
             for each in rule.fallback
             if each.upstream is None or self.allows(each.upstream)
         )
@@ -193,7 +190,7 @@ class Rule:
             if leaf is not rule.mirror and not self.allows(str(leaf.upstream))
         )
         primary = tuple(target for tier in tiers for target in tier) + ((canary,) if canary else ())
-        return _Places(tiers, canary, fallback, copies, primary, excluded)
+        return Places(tiers, canary, fallback, copies, primary, excluded)
 
     def _target(self, leaf: Leaf, model: str) -> Target:
         upstream = str(leaf.upstream)
@@ -245,54 +242,5 @@ class Rule:
             return least_first(scores, sight.chance), scores
         if strategy == "least_cost":
             costs = [self._prices.estimate(each.name, each.model, tokens.prompt, tokens.answer) for each in tier]
-            return sorted(in_order, key=lambda place: _or_dear(costs[place])), costs
+            return sorted(in_order, key=lambda place: or_dear(costs[place])), costs
         return in_order, ()
-
-
-class _Places(NamedTuple):
-    """Where calls for one model may go."""
-
-    tiers: tuple[tuple[Target, ...], ...]
-    canary: Target | None
-    fallback: tuple[Target | Rule, ...]
-    copies: Copies | None
-    primary: tuple[Target, ...]
-    excluded: tuple[Skipped, ...]
-
-
-class _Labels:
-    def __init__(self, wanted: Mapping[str, Iterable[str]]) -> None:
-        self._wanted = [(name, Globs(tuple(globs))) for name, globs in wanted.items()]
-
-    def fit(self, upstream: Upstream) -> bool:
-        labels = upstream.labels
-        return all(name in labels and globs.fit(labels[name]) for name, globs in self._wanted)
-
-
-def _turns(tier: Sequence[TargetRule], chance: Chance) -> Turns | None:
-    """None where every weight is 0: then the targets come as they stand."""
-    weights = [target.weight for target in tier]
-    return Turns(weights, chance) if any(weights) else None
-
-
-def _overrides(leaf: Leaf) -> Overrides | None:
-    return Overrides(leaf.set, leaf.defaults, leaf.remove) or None
-
-
-def _or_dear(cost: float | None) -> float:
-    """Whoever does not tell a price is taken for dear."""
-    return float("inf") if cost is None else cost
-
-
-def _that_fit(
-    order: list[Target], scores: list[float | None], first: int, needed: int, skipped: list[Skipped]
-) -> tuple[list[Target], list[float | None], int]:
-    """Without the targets whose context is too small for a call; where all are, those with the largest are left.
-
-    The size is an estimate: where nothing is left to choose, the upstream is to judge.
-    """
-    sizes = [float("inf") if target.max_context_tokens is None else target.max_context_tokens for target in order]
-    least = min(needed, max(sizes))
-    kept = [place for place, size in enumerate(sizes) if size >= least]
-    skipped += [Skipped(order[place], "max_context_tokens") for place in range(len(order)) if place not in kept]
-    return [order[place] for place in kept], [scores[place] for place in kept], sum(place < first for place in kept)
