@@ -2,23 +2,23 @@
 
 import argparse
 import asyncio
-import contextlib
-import gc
 import json
 import logging
 import os
-import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
 from proxy.config import Address, Config, ConfigError, parse_address
+from proxy.process import run, settle
 
 if TYPE_CHECKING:
+    from proxy.app import App
     from proxy.reload import Source
+    from proxy.workers.supervisor import Supervisor
 
 FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
 
@@ -28,8 +28,6 @@ FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
                         VLLM_BASE_URL, TGI_BASE_URL, RAYSERVE_BASE_URL or BENTOML_BASE_URL and start again
 """
 EXIT_MISTAKES = 2
-GARBAGE_THRESHOLD = 10_000  # objects; looking after every 700 costs 3 % of a call
-MOST_FILES = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,12 +101,12 @@ def _serve(options: argparse.Namespace) -> int:
     if options.config is not None:
         file = FileSource(options.config, partial(_with_flags, options=options))
         text = file.read()
-        return _run(_serve_until_stopped(file.parse(text), file, text))
+        return run(_serve_until_stopped(file.parse(text), file, text))
     config = load_environment(traits(), os.environ)
     if config is None:
         sys.stderr.write(FOUND_NOTHING)
         return EXIT_MISTAKES
-    return _run(_serve_until_stopped(_with_flags(config, options), FixedSource("the environment")))
+    return run(_serve_until_stopped(_with_flags(config, options), FixedSource("the environment")))
 
 
 def _with_flags(config: Config, options: argparse.Namespace) -> Config:
@@ -123,16 +121,13 @@ def _with_flags(config: Config, options: argparse.Namespace) -> Config:
 async def _serve_until_stopped(
     config: Config, source: "Source", text: bytes | None = None, epilogue: Callable[[str], str] | None = None
 ) -> int:
-    from proxy.app import App, ListenError
+    from proxy.edge.listening import ListenError
     from proxy.summary import base_url, summary
 
-    app = App(config, source=source, text=text)
+    app = _process(config, source, text)
 
     def tell() -> None:
-        # What is loaded by now stays: it is none of the garbage collector's business, and calls make few cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
+        settle()
         _print(sys.stderr, summary(config, app.addresses, app.admin, source.name))
         if epilogue is not None:
             _print(sys.stderr, epilogue(base_url(app.addresses[0])))
@@ -145,8 +140,19 @@ async def _serve_until_stopped(
     return 0
 
 
+def _process(config: Config, source: "Source", text: bytes | None) -> "App | Supervisor":
+    """The one process, or the parent of several."""
+    if config.server.workers > 1:
+        from proxy.workers.supervisor import Supervisor
+
+        return Supervisor(config, source, text)
+    from proxy.app import App
+
+    return App(config, source=source, text=text)
+
+
 def _demo(options: argparse.Namespace) -> int:
-    return _run(_demo_until_stopped(options))
+    return run(_demo_until_stopped(options))
 
 
 async def _demo_until_stopped(options: argparse.Namespace) -> int:
@@ -161,7 +167,7 @@ async def _demo_until_stopped(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    return _run(_simulate_until_stopped(options.listen, options.pace))
+    return run(_simulate_until_stopped(options.listen, options.pace))
 
 
 async def _simulate_until_stopped(address: Address, pace: float) -> int:
@@ -254,19 +260,6 @@ def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001
 
     _print(sys.stdout, json.dumps(json_schema(traits()), indent=2))
     return 0
-
-
-def _run(work: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where there is one, with as many open files as the system lets us have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and has a limit all the same
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MOST_FILES)), hard))
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 def _print(stream: Any, *lines: object) -> None:

@@ -2,19 +2,17 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
-import socket
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from proxy.call import Json
 from proxy.config import Address, Config
 from proxy.edge.admin import AdminEndpoints
 from proxy.edge.endpoints import DataEndpoints, model_object
+from proxy.edge.listening import Listeners
 from proxy.edge.server import C_PARSER, HttpServer
 from proxy.errors import Stopping
 from proxy.generations import Generations, Prepared
@@ -26,12 +24,18 @@ from proxy.telemetry import LagWatch, LineWriter, Telemetry
 
 logger = logging.getLogger("octet")
 
-DEFAULT_PORT = 8080
-BACKLOG = 2048
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a process has in common with others that share its port.
 
-class ListenError(Exception):
-    """An address cannot be listened at."""
+    Args:
+        via: their entry of the `via` header.
+        generation: of the configuration that it begins with.
+    """
+
+    via: str
+    generation: int
 
 
 class App:
@@ -42,6 +46,7 @@ class App:
     Args:
         source: where new configurations come from.
         text: what `config` was read from, where that may change.
+        place: of this process among others that share the port; they have no admin listener of their own.
     """
 
     def __init__(
@@ -50,14 +55,16 @@ class App:
         lines: LineWriter | None = None,
         source: Source | None = None,
         text: bytes | None = None,
+        place: Place | None = None,
     ) -> None:
+        self._place = place
         self._source = source or FixedSource("a fixed configuration")
         self._text = text
         self._lines = lines or LineWriter()
         self._telemetry = Telemetry(self._lines.write)
         self._lag = LagWatch(self._telemetry.loop_lag)
         self._config = config
-        self._servers: list[tuple[asyncio.Server, HttpServer]] = []
+        self._servers: list[tuple[Listeners, HttpServer]] = []
         self.addresses: list[Address] = []  # of the data listener, as bound
         self.admin: Address | None = None
         self.draining = False
@@ -72,18 +79,19 @@ class App:
         """
         if not C_PARSER:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
-        self._generations = Generations(self._config, self._telemetry)
-        self.pipeline = Pipeline(self._generations.commit(self._generations.prepare(self._config), 1), self._telemetry)
+        via, generation = (self._place.via, self._place.generation) if self._place is not None else (None, 1)
+        self._generations = Generations(self._config, self._telemetry, via)
+        first = self._generations.commit(self._generations.prepare(self._config), generation)
+        self.pipeline = Pipeline(first, self._telemetry)
         await self._generations.resources.start()
         self.reloader = Reloader(self._source, self._config, self._prepare, self._telemetry.reloads)
         self._data = DataEndpoints(self, self._telemetry)
         resources = self._generations.resources
         self.operations = Operations(self.pipeline, resources, self._telemetry, lambda: self.ready, self.reloader)
-        admin = AdminEndpoints(self.operations)
         self._lines.start()
         self._lag.start()
         try:
-            await self._listen(self._config, admin)
+            await self._listen(self._config)
         except BaseException:
             await self._close()
             raise
@@ -91,39 +99,19 @@ class App:
         self.reloader.start(self._text)
         self._generations.model_lists.heard()
 
-    async def _listen(self, config: Config, admin: AdminEndpoints) -> None:
-        limit = config.server.max_connections
-        self._data_server = HttpServer(self._data.handle, self._telemetry, limit, self._telemetry.watched.connections)
-        if config.server.listen is not None:
-            for address in config.server.listen:
-                self.addresses.append(await self._bind(address, self._data_server))
-        else:
-            first = await self._bind(Address("127.0.0.1", DEFAULT_PORT), self._data_server)
-            self.addresses.append(first)
-            with contextlib.suppress(_NoSuchAddress):
-                self.addresses.append(await self._bind(Address("::1", DEFAULT_PORT), self._data_server))
-        self.admin = await self._bind(config.server.admin, HttpServer(admin.handle, self._telemetry, limit))
-
-    async def _bind(self, address: Address, server: HttpServer) -> Address:
-        loop = asyncio.get_running_loop()
-        try:
-            if address.path:
-                _remove_stale(Path(address.path))
-                listener = await loop.create_unix_server(server, address.path, backlog=BACKLOG)
-            else:
-                listener = await loop.create_server(server, address.host, address.port, backlog=BACKLOG)
-        except OSError as error:
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise _NoSuchAddress(f"cannot listen at {address}: this machine has no such address") from error
-            reason = (
-                "it is taken; choose another with --listen or --admin" if _is_taken(error) else error.strerror or error
-            )
-            raise ListenError(f"cannot listen at {address}: {reason}") from error
-        self._servers.append((listener, server))
-        if address.path:
-            return address
-        host, port = listener.sockets[0].getsockname()[:2]
-        return Address(host, port)
+    async def _listen(self, config: Config) -> None:
+        limit, telemetry = config.server.max_connections, self._telemetry
+        data = HttpServer(self._data.handle, telemetry, limit, telemetry.watched.connections)
+        self._listeners = Listeners(data, shared=self._place is not None)
+        self._servers.append((self._listeners, data))
+        await self._listeners.listen(config.server.listen)
+        self.addresses = self._listeners.addresses
+        if self._place is None:
+            admin = HttpServer(AdminEndpoints(self.operations).handle, telemetry, limit)
+            listeners = Listeners(admin)
+            self._servers.append((listeners, admin))
+            await listeners.listen([config.server.admin])
+            (self.admin,) = listeners.addresses
 
     @property
     def ready(self) -> bool:
@@ -137,8 +125,12 @@ class App:
     def upstreams(self) -> Resources:
         return self._generations.resources
 
-    async def _prepare(self, text: bytes, config: Config) -> "_Ready":  # noqa: ARG002  # other processes need the text
-        return _Ready(self, self._generations.prepare(config))
+    def prepare(self, config: Config) -> Prepared:
+        """Make a configuration ready; raises ConfigError."""
+        return self._generations.prepare(config)
+
+    async def _prepare(self, config: Config) -> "_Ready":
+        return _Ready(self, self.prepare(config))
 
     def take(self, prepared: Prepared, generation: int) -> None:
         """Put a configuration in force: calls that begin from now on go by it."""
@@ -198,9 +190,7 @@ class App:
         try:
             if server.drain_delay_seconds:
                 await asyncio.sleep(server.drain_delay_seconds)
-            for listener, listened in self._servers:
-                if listened is self._data_server:  # probes and metrics go on to the end
-                    listener.close()
+            self._listeners.close()  # probes and metrics go on to the end
             await self._in_flight(server.drain_seconds)
             if self._data.answering:
                 logger.warning("drain_seconds are over: cutting off %d calls", self._data.answering)
@@ -216,14 +206,15 @@ class App:
 
     async def _close(self) -> None:
         self.listening = False
-        for listener, server in self._servers:
-            listener.close()
+        for listeners, server in self._servers:
+            listeners.close()
             await server.shutdown(0.5)
         self._lag.stop()
         await self.pipeline.close()
         await self._generations.close()
         self._lines.close()
-        _remove_sockets(self.addresses)
+        for listeners, _ in self._servers:
+            listeners.remove()
 
 
 class _Ready:
@@ -235,30 +226,3 @@ class _Ready:
 
     async def commit(self, generation: int) -> None:
         self._app.take(self._prepared, generation)
-
-
-class _NoSuchAddress(ListenError):
-    pass
-
-
-def _is_taken(error: OSError) -> bool:
-    return error.errno == errno.EADDRINUSE or "address already in use" in str(error)
-
-
-def _remove_sockets(addresses: Iterable[Address]) -> None:
-    for address in addresses:
-        if address.path:
-            Path(address.path).unlink(missing_ok=True)
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens at any more."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise ListenError(f"cannot listen at unix:{path}: a file is in the way")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(str(path)) == 0:
-            raise ListenError(f"cannot listen at unix:{path}: it is taken")
-    path.unlink()

@@ -20,6 +20,11 @@ from proxy.upstream.model_lists import ModelLists
 REMEMBERED = 100  # names of routes and upstreams that are gone, whose series are still told
 
 
+def new_via() -> str:
+    """An entry of the `via` header that nobody else has."""
+    return f"1.1 octet-{os.urandom(6).hex()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A configuration made ready, which is not in force.
@@ -40,12 +45,13 @@ class Generations:
 
     Args:
         config: the first configuration.
+        via: our own entry of the `via` header, where several processes have the same.
     """
 
-    def __init__(self, config: Config, telemetry: Telemetry) -> None:
+    def __init__(self, config: Config, telemetry: Telemetry, via: str | None = None) -> None:
         self._telemetry = telemetry
         self._config = config
-        self._via = f"1.1 octet-{os.urandom(6).hex()}"
+        self._via = via or new_via()
         self._gone: tuple[dict[str, None], dict[str, None]] = {}, {}  # names of routes and of upstreams
         self.resources = Resources(config, telemetry, self._via)
         self.model_lists = ModelLists()

@@ -26,7 +26,7 @@ logger = logging.getLogger("octet")
 LOOK_SECONDS = 0.5
 REMEMBERED = 20  # reloads
 
-Prepare = Callable[[bytes, Config], Coroutine[Any, Any, "Ready"]]
+Prepare = Callable[[Config], Coroutine[Any, Any, "Ready"]]
 
 
 class Source(Protocol):
@@ -170,7 +170,7 @@ class Reloader:
             self._taken = _digest(text, self._files)
             if self._taken == self._in_force:
                 return Attempt(now, because, self.generation)
-            ready = await self._prepare(text, config)
+            ready = await self._prepare(config)
         except ConfigError as error:
             self._files = tuple(dict.fromkeys((*files, *self._files)))  # one of them may be what is wrong
             self._taken = await asyncio.to_thread(self._look)

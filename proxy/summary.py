@@ -23,6 +23,9 @@ def _lines(config: Config, addresses: Sequence[Address], admin: Address | None, 
     yield f"octet {__version__}, configured by {origin}"
     yield f"  base URL   {', '.join(map(base_url, addresses))}"
     yield f"  admin      http://{admin}/metrics"
+    if config.server.workers > 1:
+        shared = "share limits through Redis" if config.redis is not None else "each has its part of every limit"
+        yield f"  workers    {config.server.workers}; {shared}"
     callers = [caller.name for caller in config.server.callers]
     yield f"  callers    {', '.join(callers) if callers else 'anybody who reaches the port'}"
     width = max(map(len, config.upstreams))

@@ -4,6 +4,7 @@ Works on the plain tree, so that these mistakes are told together with those of 
 """
 
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
@@ -34,6 +35,7 @@ def check_references(document: Document, providers: Providers) -> None:
     check_unique(document, callers, ("server", "callers"), "key")
     _check_bounds(document, mapping(tree.get("server")))
     check_caching(document, tree)
+    _check_workers(document, mapping(tree.get("server")))
 
 
 def _check_bounds(document: Document, server: dict[str, Any]) -> None:
@@ -46,6 +48,18 @@ def _check_bounds(document: Document, server: dict[str, Any]) -> None:
     if bounds.max_buffered_bytes < bounds.max_body_bytes:
         place = names[1] if names[1] in server else names[0]
         document.mistake(("server", place), "max_buffered_bytes must be at least max_body_bytes, or no such body fits")
+
+
+def _check_workers(document: Document, server: dict[str, Any]) -> None:
+    """Processes share a TCP port, and only where the system deals out its connections among them."""
+    workers = server.get("workers")
+    if not isinstance(workers, int) or workers <= 1:
+        return
+    if sys.platform != "linux":
+        document.mistake(("server", "workers"), "more than one works on Linux only; leave it out")
+    listen = server.get("listen", ())
+    if any(str(each).startswith("unix:") for each in ([listen] if isinstance(listen, str) else listing(listen))):
+        document.mistake(("server", "workers"), "several processes cannot share a unix socket; listen at HOST:PORT")
 
 
 def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, providers: Providers) -> None:

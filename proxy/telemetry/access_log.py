@@ -1,6 +1,8 @@
 """The access log: one JSON line per call, written a batch at a time behind the calls' backs."""
 
 import os
+import select
+import sys
 import threading
 from collections import deque
 from datetime import UTC, datetime
@@ -69,12 +71,16 @@ class LineWriter:
     """Access lines on their way to a file descriptor, a batch at a time, by a thread of its own.
 
     A reader that is gone or too slow costs lines, never calls, and never the end of the process.
+
+    Args:
+        shared: other processes write there too: no more is written at once than a pipe takes whole.
     """
 
     MAX_WAITING = 10_000
     FLUSH_SECONDS = 0.25
 
-    def __init__(self, descriptor: int = 1) -> None:
+    def __init__(self, descriptor: int = 1, *, shared: bool = False) -> None:
+        self._most_bytes = select.PIPE_BUF if shared else sys.maxsize
         self.lost = 0
         self._descriptor = descriptor
         self._waiting: deque[bytes] = deque()  # filled by the loop, emptied by the thread
@@ -95,7 +101,17 @@ class LineWriter:
 
     def flush(self) -> None:
         """Write what is waiting; may block, so never on the loop."""
-        batch = b"".join(self._waiting.popleft() for _ in range(len(self._waiting)))
+        batch, size = list[bytes](), 0
+        for _ in range(len(self._waiting)):
+            line = self._waiting.popleft()
+            if size + len(line) > self._most_bytes:
+                self._write(b"".join(batch))
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        self._write(b"".join(batch))
+
+    def _write(self, batch: bytes) -> None:
         try:
             while batch:
                 batch = batch[os.write(self._descriptor, batch) :]

@@ -5,7 +5,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.app import ListenError
+from proxy.edge.listening import ListenError
 from tests.conftest import Sidecar, Start
 
 
@@ -30,8 +30,7 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
             assert response.status == 200
         with pytest.raises(ListenError, match="it is taken"):
             await start(server={"listen": f"unix:{path}"})
-        for listener, _ in sidecar.app._servers:
-            listener.close()  # as after a crash: the file stays
+        sidecar.app._listeners.close()  # as after a crash: the file stays
     await sidecar.close()
     assert not path.exists()
 

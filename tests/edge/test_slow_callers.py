@@ -46,7 +46,7 @@ async def in_front_of(start: Start, upstream: Upstream, **server: Any) -> Sideca
 
 def narrow(sidecar: Sidecar) -> Sidecar:
     """Have the network keep little on the way to callers: what they take, or do not, is soon felt."""
-    for listening in sidecar.app._servers[0][0].sockets:
+    for listening in sidecar.app._listeners._open[0].sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     return sidecar
 
@@ -210,7 +210,7 @@ async def test_a_slow_reader_holds_up_the_end(start: Start, stream: bool) -> Non
         sidecar = narrow(await in_front_of(start, upstream, drain_seconds=10))
         async with asking(sidecar, request(model="vllm/m", stream=stream), receive_bytes=16_384) as (reader, _):
             assert (await read_head(reader)).status == 200
-            kept = [connection.transport for connection in sidecar.app._data_server.connections]
+            kept = [connection.transport for connection in sidecar.app._servers[0][1].connections]
             end = b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}"
             reading = asyncio.create_task(read_slowly(reader, lambda text: len(text) > 800_000 and text.endswith(end)))
             await sidecar.app.stop()
