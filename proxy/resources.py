@@ -19,6 +19,7 @@ from proxy.limits.pace import Pace
 from proxy.providers import providers
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import Circuits
+from proxy.resilience.latency import Traffic
 from proxy.resilience.mirror import Mirrors
 from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
@@ -52,6 +53,7 @@ class Resources:
         self.now = Equipment(config)
         self._circuits = Circuits(self._clock, self._circuit_changed)
         self._checks = HealthChecks()
+        self._traffic = Traffic()
         self.mirrors = Mirrors()
         self._shared: SharedState | None = None
         self._links: dict[int, FleetLink | FleetShare] = {}  # by the identity of what is tied
@@ -107,7 +109,7 @@ class Resources:
         made.circuits = self._circuits.build(config.upstreams, router.labels())
         for name, endpoint in made.endpoints.items():
             limiter = made.limiters.get(("upstream", name))
-            standing = Standing(name, endpoint, made.circuits, Pace(), limiter, self._clock)
+            standing = Standing(name, endpoint, made.circuits, Pace(), limiter, self._clock, self._traffic)
             if name in before.standings and before.transports[name] is made.transports[name]:
                 standing.follow(before.standings[name])
             made.standings[name] = standing

@@ -211,7 +211,7 @@ class Answers:
 def _is_whole(question: Question, transcript: Transcript, facts: Facts) -> bool:
     """Whether an answer is one that others may have: it came to its own end, from where the route wanted it."""
     record = question.record
-    if not is_answered_by(question.route, record.upstream, record.model):
+    if not is_answered_by(question.route, record.target):
         return False
     if question.call.operation == "embeddings":
         return True

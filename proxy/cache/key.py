@@ -102,9 +102,9 @@ def _answering(route: Route) -> tuple[Target, ...]:
     return route.primary or route.targets
 
 
-def is_answered_by(route: Route, upstream: str, model: str) -> bool:
-    """Whether that is a target whose answers are kept: a fallback's are not."""
-    return any(target.name == upstream and target.model == model for target in _answering(route))
+def is_answered_by(route: Route, target: object) -> bool:
+    """Whether that is a target whose answers are kept: a fallback's are not, though it may be called the same."""
+    return any(target is each for each in _answering(route))
 
 
 def _target(target: Target, upstream: bytes) -> bytes:

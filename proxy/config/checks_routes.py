@@ -8,6 +8,7 @@ from proxy.config.globs import Globs
 from proxy.config.mistakes import Path, nearest
 from proxy.config.references import check_unique, unknown
 from proxy.config.source import Document, listing, mapping
+from proxy.config.values import HEADER_NAME
 
 _IN_A_WAY = ("model", "max_context_tokens", "set", "defaults", "remove", "headers")
 
@@ -91,6 +92,8 @@ def _check_order(
                 hint = nearest(name, known)
                 document.mistake((*path, key, name), f'no upstream has a label "{name}"{hint}')
     required = mapping(route.get("require"))
+    if any(mistake.path[:3] == (*path, "require") for mistake in document.mistakes):
+        return
     if required and set(required) <= known and not any(_has(mapping(up.get("labels")), required) for up in named):
         document.mistake((*path, "require"), "no target's upstream has these labels: every call would fail")
 
@@ -103,6 +106,13 @@ def _has(labels: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def _check_match(document: Document, match: dict[str, Any], path: Path, callers: Collection[Any]) -> None:
+    seen = set[str]()
+    for name in mapping(match.get("headers")):
+        if not HEADER_NAME.fullmatch(name):
+            document.mistake((*path, "headers", name), "is not a header name")
+        if name.lower() in seen:
+            document.mistake((*path, "headers", name), "stands twice: upper and lower case are the same")
+        seen.add(name.lower())
     least, most = match.get("min_prompt_tokens"), match.get("max_prompt_tokens")
     if isinstance(least, int) and isinstance(most, int) and least > most:
         document.mistake((*path, "max_prompt_tokens"), "is below min_prompt_tokens: no call is of that size")
@@ -126,11 +136,14 @@ def _places(route: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _check_circles(document: Document, routes: list[dict[str, Any]]) -> None:
     """Fallbacks must come to an end."""
     leads = {
-        str(route.get("name")): [str(each["route"]) for each in _fallbacks(route) if isinstance(each.get("route"), str)]
+        str(route["name"]): [str(each["route"]) for each in _fallbacks(route) if isinstance(each.get("route"), str)]
         for route in routes
+        if isinstance(route.get("name"), str)
     }
     for index, route in enumerate(routes):
-        name = str(route.get("name"))
+        name = route.get("name")
+        if not isinstance(name, str):
+            continue
         for place, each in enumerate(_fallbacks(route)):
             way = _way_back(str(each.get("route")), name, leads) if isinstance(each.get("route"), str) else None
             if way is not None:

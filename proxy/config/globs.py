@@ -29,8 +29,13 @@ def check_glob(pattern: str) -> str:
         end = pattern.find("]", first + 1)  # a bracket in the first place stands for itself
         if end < 0:
             raise ValueError(f'the glob "{pattern[:60]}" has a [ without its ]; [[] stands for a plain [')
-        for low, high in zip(pattern[first:end], pattern[first + 2 : end], strict=False):
-            if pattern[first:end].find(f"{low}-{high}") >= 0 and low > high:
-                raise ValueError(f'the glob "{pattern[:60]}" has a range that runs backwards: {low}-{high}')
+        while first + 2 < end:
+            if pattern[first + 1] != "-":
+                first += 1
+            elif pattern[first] > pattern[first + 2]:
+                backwards = pattern[first : first + 3]
+                raise ValueError(f'the glob "{pattern[:60]}" has a range that runs backwards: {backwards}')
+            else:
+                first += 3
         position = end + 1
     return pattern

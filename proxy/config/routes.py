@@ -1,6 +1,7 @@
 """Which calls go where, and in which order: the sections of routes, their matches and their targets."""
 
 import re
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -36,6 +37,15 @@ def _check_field(value: str) -> str:
     return value
 
 
+def _check_given(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("must be a finite number")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_given(each)
+    return value
+
+
 def _one_or_many_removed(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
@@ -45,6 +55,7 @@ Sticky = Annotated[
     str, AfterValidator(_check_sticky), WithJsonSchema({"type": "string", "pattern": f"^{_STICKY.pattern}$"})
 ]
 FieldName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_check_field)]
+Given = Annotated[Any, AfterValidator(_check_given)]
 FieldNames = Annotated[
     tuple[FieldName, ...],
     BeforeValidator(_one_or_many_removed),
@@ -86,9 +97,9 @@ class Way(Section):
     """The name there. Default: as asked."""
     max_context_tokens: Count | None = None
     """A call estimated larger, with the answer it wants, goes to another target, if it fits there."""
-    set: dict[FieldName, Any] = {}
+    set: dict[FieldName, Given] = {}
     """Fields of the body that are given these values."""
-    defaults: dict[FieldName, Any] = {}
+    defaults: dict[FieldName, Given] = {}
     """The same, where the call does not have them."""
     remove: FieldNames = ()
     """Fields of the body that are left out; named in x-octet-dropped."""

@@ -36,7 +36,7 @@ _UNITS = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "expect", "via"})
 
 
@@ -82,7 +82,7 @@ def _check_url(value: str) -> str:
 
 
 def _check_header(value: str) -> str:
-    if not _HEADER_NAME.fullmatch(value):
+    if not HEADER_NAME.fullmatch(value):
         raise ValueError(f"{value!r} is not a header name")
     if value.lower() in _OURS:
         raise ValueError(f"the header {value} is the sidecar's own and cannot be set")

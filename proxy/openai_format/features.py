@@ -28,12 +28,18 @@ def shows_images(call: Call) -> bool:
     """Whether a message holds an image."""
     if b"image" not in call.body and b"\\u" not in call.body:
         return False
-    return any(_has_image(message) for message in member(call, "messages") or ())
+    messages = member(call, "messages")
+    return isinstance(messages, list) and any(map(_has_image, messages))
 
 
 def _has_image(message: Any) -> bool:
     content = message.get("content") if isinstance(message, dict) else None
-    return isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)
+    return isinstance(content, list) and any(map(_is_image, content))
+
+
+def _is_image(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and kind in _IMAGES
 
 
 def metadata_of(call: Call, key: str) -> str | None:

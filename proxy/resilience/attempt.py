@@ -8,11 +8,8 @@ from types import MappingProxyType
 
 from proxy.call import Call, Deadline, Hold
 from proxy.errors import (
-    CallerKeyRefused,
-    CallerNotPermitted,
     CredentialRefused,
     InvalidRequest,
-    PermissionRefused,
     UpstreamError,
 )
 from proxy.openai_format.chunks import merge
@@ -23,9 +20,9 @@ from proxy.providers.wire import Endpoint, Exchange
 from proxy.reply import Fetched, WholeReply
 from proxy.resilience.circuit import Visit
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
-from proxy.resilience.latency import Load
+from proxy.resilience.latency import Load, PeakAverage
 from proxy.resilience.policy import fault_of
-from proxy.resilience.refusals import REPEAT, amended_call, redact
+from proxy.resilience.refusals import REPEAT, amended_call, callers_refusal, redact
 from proxy.resilience.reply import StreamReply
 from proxy.resilience.standing import Standing
 from proxy.telemetry import CallRecord, Telemetry, Try
@@ -70,7 +67,9 @@ class Attempt:
         self._record = record
         self._telemetry = telemetry
         self._load: Load | None = standing.load(target)
+        self._waits_in: PeakAverage | None = self._load.averages[call.stream]
         self._load.in_flight += 1
+        self._waits_in.wait(standing.clock())
         self._exchanges: list[Exchange] = []  # whose head has come
         self._asked: list[Exchange] = []
 
@@ -101,6 +100,7 @@ class Attempt:
             raise
         self._reply = reply
         self._visit.judge(None)
+        self._waits_in = None
         self._limits = endpoint.provider.rate_limits(reply.headers)
         self.standing.answered(target, self._limits or reply.headers, self.seconds, stream=call.stream)
         self._telemetry.attempted(target.name, "ok")
@@ -120,6 +120,7 @@ class Attempt:
         """Say whom the call goes to, and what of it is not carried there."""
         record, target = self._record, self.target
         record.upstream, record.model, record.model_label = target.name, target.model, target.label
+        record.target = target
         record.dropped = dropped
 
     def extend(self, deadline: Deadline) -> None:
@@ -157,6 +158,7 @@ class Attempt:
         if fault_of(error).counts:
             self._visit.judge(error)
         failed = Try(self.target.name, self.target.model, error.reason, error.code, round(self.seconds, 6))
+        self._waits_in = None
         self._record.tries = (*self._record.tries, failed)
         self.standing.failed(self.target, error, self.seconds, stream=self._call.stream)
         self._telemetry.attempted(self.target.name, error.reason)
@@ -169,6 +171,9 @@ class Attempt:
         load, self._load = self._load, None
         if load is not None:
             load.in_flight -= 1
+        if self._waits_in is not None:
+            self._waits_in.leave()
+            self._waits_in = None
         hold, self._hold = self._hold, None
         if hold is not None and self.sent:
             hold.settle(self._used())
@@ -208,8 +213,7 @@ class Attempt:
             return await (self._stream if call.stream else self._whole)(endpoint, request, call)
         except CredentialRefused as refused:
             if target.upstream.credential == "caller":
-                kind = CallerNotPermitted if isinstance(refused, PermissionRefused) else CallerKeyRefused
-                raise kind(refused.theirs or "the upstream refused your key") from refused
+                raise callers_refusal(refused, endpoint, target) from refused
             raise
         except UpstreamError as error:
             redact(error, endpoint, target)

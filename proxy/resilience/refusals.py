@@ -1,7 +1,14 @@
 """What is made of an upstream's refusal."""
 
 from proxy.call import Call
-from proxy.errors import InvalidRequest, UpstreamError
+from proxy.errors import (
+    CallerKeyRefused,
+    CallerNotPermitted,
+    CredentialRefused,
+    InvalidRequest,
+    PermissionRefused,
+    UpstreamError,
+)
 from proxy.providers.seam import Target
 from proxy.providers.wire import Endpoint
 
@@ -13,6 +20,12 @@ def redact(error: UpstreamError, endpoint: Endpoint, target: Target) -> None:
     error.message = endpoint.redact(error.message, target.headers)
     error.param = endpoint.redact(error.param, target.headers) if error.param else error.param
     error.code = endpoint.redact(error.code, target.headers) if error.code else error.code
+
+
+def callers_refusal(refused: CredentialRefused, endpoint: Endpoint, target: Target) -> UpstreamError:
+    """The same where the key was the caller's own: it may know what the upstream said."""
+    kind = CallerNotPermitted if isinstance(refused, PermissionRefused) else CallerKeyRefused
+    return kind(endpoint.redact(refused.theirs, target.headers) or "the upstream refused your key")
 
 
 def amended_call(endpoint: Endpoint, call: Call, target: Target, error: UpstreamError) -> Call | None:

@@ -13,7 +13,7 @@ from proxy.providers.wire import Endpoint
 from proxy.resilience.budget import RetryBudget
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import CircuitTable
-from proxy.resilience.latency import FAILED_SECONDS, Latency, Load
+from proxy.resilience.latency import FAILED_SECONDS, Latency, Load, Traffic
 
 REMEMBERED_FAILURES = 10
 
@@ -85,7 +85,9 @@ class Standing:
         pace: Pace,
         limiter: Limiter | None,
         clock: Callable[[], float],
+        traffic: Traffic,
     ) -> None:
+        self._traffic = traffic
         self.name = name
         self.endpoint = endpoint
         self.limiter = limiter
@@ -104,7 +106,7 @@ class Standing:
 
     def load(self, target: Target) -> Load:
         """What a model of the upstream has to do."""
-        return self.loads.get(target.label) or self.loads.setdefault(target.label, Load())
+        return self.loads.get(target.label) or self.loads.setdefault(target.label, Load(self._traffic))
 
     def circuit(self, target: Target) -> Circuit:
         return self._circuits.of(target)

@@ -62,3 +62,11 @@ def that_fit(
     kept = [place for place, size in enumerate(sizes) if size >= least]
     skipped += [Skipped(order[place], "max_context_tokens") for place in range(len(order)) if place not in kept]
     return [order[place] for place in kept], [scores[place] for place in kept], sum(place < first for place in kept)
+
+
+def is_same(one: Target, other: Target) -> bool:
+    """Whether a call would be the same at both."""
+    changes = [target.overrides.text if target.overrides is not None else b"" for target in (one, other)]
+    same_place = one.name == other.name and one.model == other.model
+    same_size = one.max_context_tokens == other.max_context_tokens
+    return same_place and same_size and changes[0] == changes[1] and one.headers == other.headers

@@ -9,7 +9,7 @@ from proxy.openai_format.features import text_of
 from proxy.providers.seam import Copies, Route, Target
 from proxy.routing.choice import Choice, Sight, Skipped
 from proxy.routing.match import Matcher
-from proxy.routing.places import Labels, Leaf, Places, or_dear, overrides_of, that_fit, turns_of
+from proxy.routing.places import Labels, Leaf, Places, is_same, or_dear, overrides_of, that_fit, turns_of
 from proxy.routing.strategies import (
     Chance,
     Turns,
@@ -75,13 +75,18 @@ class Rule:
         if rule.mirror is not None:
             yield rule.mirror
 
-    def places(self) -> Iterator[tuple[str, str]]:
-        """Upstream and model's label of every place that a call may go or be copied to, as metrics name them."""
+    def places(self, names: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
+        """Upstream and model's label of every place that a call may go or be copied to, as metrics name them.
+
+        Args:
+            names: models that rules spell out which fall back to this one.
+        """
+        others = ["other"] if not self.spelled or names - self.spelled else []
         for leaf in self._leaves():
-            for label in [leaf.model] if leaf.model else sorted(self.spelled) or ["other"]:
+            for label in [leaf.model] if leaf.model else [*sorted(self.spelled), *others]:
                 yield str(leaf.upstream), label
         for following in self._next.values():
-            yield from following.places()
+            yield from following.places(names | self.spelled)
 
     def weight_of(self, target: Target) -> int | None:
         """The weight of a target; None for one that has none."""
@@ -97,7 +102,7 @@ class Rule:
             if isinstance(each, Target):
                 yield each.name, each.model
             else:
-                yield from self._next[each].leads(model)
+                yield from (place for place in self._next[each].leads(model) if self.allows(place[0]))
 
     def choose(self, call: Call, tokens: Estimate, sight: Sight, *, dry: bool = False) -> Choice:
         """Where a call goes that the rule takes.
@@ -125,46 +130,68 @@ class Rule:
 
     def _choose(self, call: Call, tokens: Estimate, sight: Sight, *, dry: bool) -> Choice:
         places, rule = self._places(call.model), self.rule
+        key = self._sticky_key(call) if rule.sticky is not None else None
         order: list[Target] = []
         scores: list[float | None] = []
-        key = self._sticky_key(call) if rule.sticky is not None else None
         if places.canary is not None and self._is_canary(key, dry=dry):
             order.append(places.canary)
             scores.append(None)
-        for number, tier in enumerate(places.tiers):
-            ordered, reckoned = self._order(number, tier, key, call, tokens, sight, dry=dry)
-            order += [tier[place] for place in ordered]
-            scores += [reckoned[place] for place in ordered] if reckoned else [None] * len(tier)
+        targets, reckoned = self._ordered(places, key, call, tokens, sight, dry=dry, in_turn=not order)
+        order += targets
+        scores += reckoned
         first = len(order)
-        for each in places.fallback:
-            if isinstance(each, Target):
-                order.append(each)
-            else:
-                order += self._chained(self._next[each], call, tokens, sight, order, dry=dry)
-        scores += [None] * (len(order) - len(scores))
+        for target in self._behind(places, call, tokens, sight):
+            if not any(is_same(target, each) for each in order):
+                order.append(target)
+                scores.append(None)
         skipped = list(places.excluded)
         if any(target.max_context_tokens for target in order):
             order, scores, first = that_fit(order, scores, first, tokens(), skipped)
+        copies = places.copies
+        if copies is not None and (most := copies.target.max_context_tokens) is not None and tokens() > most:
+            copies = None
         known = tuple(scores) if any(score is not None for score in scores) else ()
-        return Choice(self._route(tuple(order), first, places), (), tuple(skipped), known)
+        return Choice(self._route(tuple(order), first, places.primary, copies), (), tuple(skipped), known)
 
-    def _chained(
-        self, following: "Rule", call: Call, tokens: Estimate, sight: Sight, order: Sequence[Target], *, dry: bool
-    ) -> Iterator[Target]:
-        """The targets of another rule, but for those that are there already, or are not allowed here."""
-        known = {(target.name, target.model) for target in order}
-        for target in following.choose(call, tokens, sight, dry=dry).route.targets:
-            if (target.name, target.model) not in known and self.allows(target.name):
+    def _ordered(
+        self, places: Places, key: str | None, call: Call, tokens: Estimate, sight: Sight, *, dry: bool, in_turn: bool
+    ) -> tuple[list[Target], list[float | None]]:
+        """The rule's own targets in the order to try, and what was reckoned for each."""
+        order: list[Target] = []
+        scores: list[float | None] = []
+        for number, tier in enumerate(places.tiers):
+            ordered, reckoned = self._order(number, tier, key, call, tokens, sight, dry=dry, in_turn=in_turn)
+            order += [tier[place] for place in ordered]
+            scores += [reckoned[place] for place in ordered] if reckoned else [None] * len(tier)
+        return order, scores
+
+    def _behind(self, places: Places, call: Call, tokens: Estimate, sight: Sight) -> Iterator[Target]:
+        """The fallbacks; those of another rule as chance orders them, since it is not its turn."""
+        for each in places.fallback:
+            if isinstance(each, Target):
+                yield each
+            else:
+                yield from self._next[each].chained(self, call, tokens, sight)
+
+    def chained(self, before: "Rule", call: Call, tokens: Estimate, sight: Sight) -> Iterator[Target]:
+        """The targets of this rule for a call of another one's that falls back to it; not the canary."""
+        places = self._places(call.model)
+        key = self._sticky_key(call) if self.rule.sticky is not None else None
+        targets, _ = self._ordered(places, key, call, tokens, sight, dry=True, in_turn=False)
+        for target in (*targets, *self._behind(places, call, tokens, sight)):
+            if before.allows(target.name) and self.allows(target.name):
                 yield target
 
-    def _route(self, targets: tuple[Target, ...], first: int, places: "Places") -> Route:
+    def _route(
+        self, targets: tuple[Target, ...], first: int, primary: tuple[Target, ...], copies: Copies | None
+    ) -> Route:
         rule = self.rule
         return Route(
             self.name, targets, rule.retry, first, rule.fallback_on, rule.hedge, rule.total_seconds, rule.cache,
-            places.primary, places.copies,
+            primary, copies,
         )  # fmt: skip
 
-    def _places(self, model: str) -> "Places":
+    def _places(self, model: str) -> Places:
         places = self._ready.get(model)
         if places is None:
             if len(self._ready) >= REMEMBERED:  # callers invent names
@@ -172,7 +199,7 @@ class Rule:
             places = self._ready[model] = self._place(model)
         return places
 
-    def _place(self, model: str) -> "Places":
+    def _place(self, model: str) -> Places:
         rule = self.rule
         tiers = tuple(tuple(self._target(target, model) for target in tier) for tier in self.tiers)
         canary = self._target(rule.canary, model) if rule.canary and self.allows(rule.canary.upstream) else None
@@ -217,7 +244,7 @@ class Rule:
 
     def _order(
         self, number: int, tier: tuple[Target, ...], key: str | None, call: Call, tokens: Estimate, sight: Sight,
-        *, dry: bool,
+        *, dry: bool, in_turn: bool,
     ) -> tuple[Sequence[int], Sequence[float | None]]:  # fmt: skip
         """The places of a tier in the order to try, and what was reckoned for each."""
         strategy, in_order = self.rule.strategy, range(len(tier))
@@ -226,9 +253,11 @@ class Rule:
             if turns is None:
                 return in_order, ()
             if key is not None:
-                scores = sticky_scores(key, [f"{target.name}/{target.model}" for target in tier], weights)
+                names = [f"{target.upstream}/{target.model or ''}" for target in self.tiers[number]]
+                scores = sticky_scores(key, names, weights)
                 return sorted(in_order, key=scores.__getitem__), scores
-            return drawn(weights, turns.peek() if dry else turns.take(), sight.chance), ()
+            first = None if not in_turn else turns.peek() if dry else turns.take()
+            return drawn(weights, first, sight.chance), ()
         if strategy == "least_latency":
             seconds = [sight.seconds(target, stream=call.stream) for target in tier]
             scores = latency_scores(seconds, [sight.in_flight(target) for target in tier])

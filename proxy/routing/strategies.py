@@ -47,13 +47,13 @@ class Turns:
         return index
 
 
-def drawn(weights: Sequence[float], first: int, chance: Chance) -> list[int]:
-    """Places in the order to try: `first`, then the others one by one, each with the odds of its weight.
+def drawn(weights: Sequence[float], first: int | None, chance: Chance) -> list[int]:
+    """Places in the order to try: `first` if there is one, then the others one by one, by the odds of their weights.
 
     Those of weight 0 come last.
     """
     left = [place for place in range(len(weights)) if place != first]
-    order = [first]
+    order = [] if first is None else [first]
     while left:
         total = sum(weights[place] for place in left)
         if total == 0:

@@ -55,6 +55,7 @@ class CallRecord(msgspec.Struct):
     gaps: list[float] = []  # between the contents of a stream, in seconds; those that have not been counted yet
     facts: Facts = msgspec.field(default_factory=Facts)
     generation: int = 0  # of the configuration
+    target: object = None  # where it went, of routing's
     choice: object = None  # what routing chose, and why; of its room
     tries: tuple["Try", ...] = ()  # attempts that failed
     cut_off_by: ProxyError | None = None  # why we, not the caller, end the call

@@ -115,12 +115,12 @@ def test_nothing_of_an_upstream_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fallback_from", "upstream", "model", "answered"),
-    [(0, "a", "m", True), (0, "b", "m", True), (0, "a", "n", False), (0, "c", "m", False), (1, "b", "m", False)],
+    ("fallback_from", "target", "answered"),
+    [(0, A, True), (0, B, True), (0, C, False), (1, A, True), (1, B, False), (1, Target("a", UPS["a"], "m"), False)],
 )
-def test_whose_answers_are_kept(fallback_from: int, upstream: str, model: str, answered: bool) -> None:
-    """Those of the route's own targets, under the model that it names."""
-    assert is_answered_by(Route("r", (A, B), primary=(A, B)[:fallback_from]), upstream, model) is answered
+def test_whose_answers_are_kept(fallback_from: int, target: Target, answered: bool) -> None:
+    """Those of the route's own targets; a fallback may be called the same and is another all the same."""
+    assert is_answered_by(Route("r", (A, B), primary=(A, B)[:fallback_from]), target) is answered
 
 
 def test_whose_keys_go_upstream() -> None:
