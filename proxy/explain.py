@@ -17,7 +17,7 @@ from proxy.providers.seam import Route, Target
 from proxy.resilience.circuits import STATES
 from proxy.resilience.plan import Plan
 from proxy.routing import DIRECT, Choice
-from proxy.telemetry import CallRecord
+from proxy.telemetry import CallRecord, Told
 
 OPERATIONS: tuple[Operation, ...] = ("chat", "completions", "embeddings")
 _KEYS = frozenset({"model", "stream", "headers", "caller", "operation", "body"})
@@ -144,7 +144,7 @@ def _target(snapshot: Snapshot, choice: Choice, plan: Plan, place: int, call: Ca
         "can_be_tried": obstacle is None,
         "because": obstacle.message if obstacle is not None else None,
         "in_flight": means.in_flight(target),
-        "recent_seconds": means.seconds(target, stream=call.stream),
+        "median_seconds": standing.latency[call.stream].quantile(0.5),
         "limits": standing.limiter.describe() if standing.limiter is not None else None,
         "price": price.model_dump() if price is not None else None,
         "estimated_cost_usd": prices.estimate(target.name, target.model, tokens.prompt, tokens.answer),
@@ -182,31 +182,15 @@ def _cache(snapshot: Snapshot, call: Call, choice: Choice) -> Json:
     return {"cacheable": True, "key": question.key.digest.hex(), "tenant": question.key.tenant, "memory": state}
 
 
-def describe_call(record: CallRecord, at: float) -> Json:
-    """What was noted of a call that was served.
-
-    Args:
-        at: unix time when it began.
-    """
-    choice = record.choice if isinstance(record.choice, Choice) else None
+def describe_call(call: Told) -> Json:
+    """What was noted of a call that was served: its access line, and why it went there."""
+    choice = call.choice if isinstance(call.choice, Choice) else None
     told: Json = {
-        "request_id": record.request_id,
-        "time": at,
-        "generation": record.generation,
-        "caller": record.caller or None,
-        "model_asked": record.model_asked or None,
-        "stream": record.stream,
-        "route": record.route or None,
-        "upstream": record.upstream or None,
-        "model": record.model or None,
-        "attempts": record.attempts,
-        "cache": record.cache,
-        "cache_key": record.cache_key.hex() or None,
-        "dropped": list(record.dropped),
-        "status": record.status,
-        "outcome": record.outcome,
-        "reason": record.reason or None,
-        "failed_attempts": [failed._asdict() for failed in record.tries],
+        **call.fields(),
+        "generation": call.generation,
+        "cache_key": call.cache_key.hex() or None,
+        "dropped": list(call.dropped),
+        "failed_attempts": [failed._asdict() for failed in call.tries],
     }
     if choice is not None:
         told["passed_over"] = [{"route": name, "because": f"match.{key}"} for name, key in choice.passed]

@@ -1,7 +1,7 @@
 """What an operator can ask of one process, and have it do."""
 
-import time
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
 from typing import Any
 
 from proxy.admission.auth import Auth
@@ -35,7 +35,6 @@ class Operations:
         self._telemetry = telemetry
         self._is_ready = is_ready
         self._reloader = reloader
-        self._began = time.time() - time.perf_counter()
         self._acts: Mapping[str, Callable[..., Coroutine[Any, Any, Json]]] = {
             "upstreams": self._upstreams,
             "open": self._open,
@@ -90,14 +89,13 @@ class Operations:
         return explain(self._pipeline.snapshot, asked)
 
     async def _calls(self, limit: int) -> Json:
-        recent = list(self._telemetry.recent)[: -limit - 1 : -1]
-        return {"calls": [describe_call(record, self._began + record.started) for record in recent]}
+        return {"calls": [describe_call(call) for call in islice(self._telemetry.recent.latest(), limit)]}
 
     async def _call(self, request_id: str) -> Json:
-        for record in reversed(self._telemetry.recent):
-            if record.request_id == request_id:
-                return describe_call(record, self._began + record.started)
-        raise NotFound(f"no such call is among the last {self._telemetry.recent.maxlen}", code="not_found")
+        for call in self._telemetry.recent.latest():
+            if call.fields()["request_id"] == request_id:
+                return describe_call(call)
+        raise NotFound("no such call is among those that are remembered", code="not_found")
 
     async def _config(self) -> Json:
         return self._need_reloader().describe()

@@ -107,9 +107,12 @@ class Resources:
         """Put what was made ready in force; it cannot fail."""
         config, before, self.now = made.config, self.now, made
         made.circuits = self._circuits.build(config.upstreams, router.labels())
+        is_timed = any(route.strategy == "least_latency" for route in config.routes)
         for name, endpoint in made.endpoints.items():
             limiter = made.limiters.get(("upstream", name))
-            standing = Standing(name, endpoint, made.circuits, Pace(), limiter, self._clock, self._traffic)
+            standing = Standing(
+                name, endpoint, made.circuits, Pace(), limiter, self._clock, self._traffic, is_timed=is_timed
+            )
             if name in before.standings and before.transports[name] is made.transports[name]:
                 standing.follow(before.standings[name])
             made.standings[name] = standing

@@ -20,7 +20,7 @@ from proxy.providers.wire import Endpoint, Exchange
 from proxy.reply import Fetched, WholeReply
 from proxy.resilience.circuit import Visit
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
-from proxy.resilience.latency import Load, PeakAverage
+from proxy.resilience.latency import FAILED_SECONDS, Load, PeakAverage
 from proxy.resilience.policy import fault_of
 from proxy.resilience.refusals import REPEAT, amended_call, callers_refusal, redact
 from proxy.resilience.reply import StreamReply
@@ -67,9 +67,11 @@ class Attempt:
         self._record = record
         self._telemetry = telemetry
         self._load: Load | None = standing.load(target)
-        self._waits_in: PeakAverage | None = self._load.averages[call.stream]
         self._load.in_flight += 1
-        self._waits_in.wait(standing.clock())
+        self._timed: PeakAverage | None = None
+        if standing.is_timed:
+            self._timed = self._load.averages[call.stream]
+            self._timed.wait(standing.clock())
         self._exchanges: list[Exchange] = []  # whose head has come
         self._asked: list[Exchange] = []
 
@@ -100,7 +102,7 @@ class Attempt:
             raise
         self._reply = reply
         self._visit.judge(None)
-        self._waits_in = None
+        self._time(self.seconds)
         self._limits = endpoint.provider.rate_limits(reply.headers)
         self.standing.answered(target, self._limits or reply.headers, self.seconds, stream=call.stream)
         self._telemetry.attempted(target.name, "ok")
@@ -158,10 +160,15 @@ class Attempt:
         if fault_of(error).counts:
             self._visit.judge(error)
         failed = Try(self.target.name, self.target.model, error.reason, error.code, round(self.seconds, 6))
-        self._waits_in = None
+        self._time(max(self.seconds, FAILED_SECONDS))
         self._record.tries = (*self._record.tries, failed)
-        self.standing.failed(self.target, error, self.seconds, stream=self._call.stream)
+        self.standing.failed(self.target, error)
         self._telemetry.attempted(self.target.name, error.reason)
+
+    def _time(self, seconds: float) -> None:
+        if self._timed is not None:
+            self._timed.add(seconds, self.standing.clock())
+            self._timed = None
 
     def free(self, *, drain: bool = False) -> None:
         """Let go of everything. Nothing is awaited: a cancelled clean-up would clean nothing."""
@@ -171,20 +178,14 @@ class Attempt:
         load, self._load = self._load, None
         if load is not None:
             load.in_flight -= 1
-        if self._waits_in is not None:
-            self._waits_in.leave()
-            self._waits_in = None
+        if self._timed is not None:
+            self._timed.leave()
+            self._timed = None
         hold, self._hold = self._hold, None
         if hold is not None and self.sent:
-            hold.settle(self._used())
+            hold.settle(self._reply.facts.total_tokens if self._reply is not None else 0)
         elif hold is not None:
             hold.cancel()
-
-    def _used(self) -> int | None:
-        """Tokens that the answer says it used; 0 when there is no answer."""
-        if self._reply is None:
-            return 0
-        return self._reply.facts.total_tokens
 
     def _let_go(self, *, drain: bool) -> None:
         if self._stream_reply is not None:

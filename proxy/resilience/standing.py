@@ -13,7 +13,7 @@ from proxy.providers.wire import Endpoint
 from proxy.resilience.budget import RetryBudget
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import CircuitTable
-from proxy.resilience.latency import FAILED_SECONDS, Latency, Load, Traffic
+from proxy.resilience.latency import Latency, Load, Traffic
 
 REMEMBERED_FAILURES = 10
 
@@ -75,6 +75,7 @@ class Standing:
 
     Args:
         clock: seconds that never go back.
+        is_timed: a route goes by how quick its models are.
     """
 
     def __init__(
@@ -86,8 +87,11 @@ class Standing:
         limiter: Limiter | None,
         clock: Callable[[], float],
         traffic: Traffic,
+        *,
+        is_timed: bool = True,
     ) -> None:
         self._traffic = traffic
+        self.is_timed = is_timed
         self.name = name
         self.endpoint = endpoint
         self.limiter = limiter
@@ -111,9 +115,8 @@ class Standing:
     def circuit(self, target: Target) -> Circuit:
         return self._circuits.of(target)
 
-    def failed(self, target: Target, error: UpstreamError, seconds: float, *, stream: bool) -> None:
-        """Remember a failure that took so long, and what it says of the time to come."""
-        self.load(target).averages[stream].add(max(seconds, FAILED_SECONDS), self.clock())
+    def failed(self, target: Target, error: UpstreamError) -> None:
+        """Remember a failure, and what it says of the time to come."""
         self.failures.append(Failure(time.time(), target.model, error.reason, error.code))
         if isinstance(error, Limited):
             self.pace.refused(target.model, error.retry_after, self.clock())
@@ -121,5 +124,4 @@ class Standing:
     def answered(self, target: Target, headers: Mapping[str, str], seconds: float, *, stream: bool) -> None:
         """Remember an answer, or a stream's first content, that took so long; `headers` in OpenAI's names."""
         self.latency[stream].add(seconds)
-        self.load(target).averages[stream].add(seconds, self.clock())
         self.pace.heard(target.model, headers, self.clock)

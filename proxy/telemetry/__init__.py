@@ -6,7 +6,8 @@ Source: DESIGN.md §9.
 from proxy.telemetry.access_log import LineWriter
 from proxy.telemetry.lag import LagWatch
 from proxy.telemetry.metrics import Telemetry
+from proxy.telemetry.recent import Told
 from proxy.telemetry.record import CallRecord, Try
 from proxy.telemetry.reload_counts import ReloadCounts
 
-__all__ = ["CallRecord", "LagWatch", "LineWriter", "ReloadCounts", "Telemetry", "Try"]
+__all__ = ["CallRecord", "LagWatch", "LineWriter", "ReloadCounts", "Telemetry", "Told", "Try"]

@@ -6,7 +6,6 @@ Source: DESIGN.md §9.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.cache_counts import CacheCounts
+from proxy.telemetry.recent import Recent
 from proxy.telemetry.record import CallRecord
 from proxy.telemetry.reload_counts import ReloadCounts
 from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
@@ -26,7 +26,6 @@ LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 PHASES = ("admission", "upstream", "answer", "body", "connect", "queue")
-REMEMBERED_CALLS = 1000
 QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -42,7 +41,7 @@ class Telemetry:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._write_line = write_line
-        self.recent: deque[CallRecord] = deque(maxlen=REMEMBERED_CALLS)
+        self.recent = Recent()
         by_mode = ("upstream", "mode")
         self._calls = Counter(
             registry, "octet_calls", "Calls, by how they ended.", ("route", "upstream", "model", "outcome")
@@ -209,8 +208,9 @@ class Telemetry:
             prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             series.prompt[0] += prompt or 0
             series.completion[0] += completion or 0
-        self.recent.append(record)
-        self._write_line(access_line(record, duration, prompt, completion))
+        line = access_line(record, duration, prompt, completion)
+        self.recent.add(line, record)
+        self._write_line(line)
 
     def _settle_times(self, record: CallRecord, series: "_OfCalls", first: float, now: float) -> None:
         """Where the time of a call that had content has gone."""

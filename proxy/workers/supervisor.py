@@ -219,7 +219,7 @@ class Supervisor:
         if what == "upstreams":
             return listed(told, "upstreams")
         if what == "calls":
-            calls = sorted(listed(told, "calls")["calls"], key=lambda call: -call["time"])
+            calls = sorted(listed(told, "calls")["calls"], key=lambda call: call["time"], reverse=True)
             return {"calls": calls[: arguments["limit"]]}
         if what in ("call", "open", "reset"):
             return next(iter(told.values()))
