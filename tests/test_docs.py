@@ -80,3 +80,22 @@ def test_every_behaviour_is_documented() -> None:
     """docs/simulator.md names each field."""
     text = ROOT.joinpath("docs/simulator.md").read_text()
     assert not [name for name in Behaviour.__slots__ if f"`{name}`" not in text]
+
+
+RECIPES = re.findall(r"```yaml\n(.*?)```", ROOT.joinpath("docs/routing.md").read_text(), re.DOTALL)
+UPSTREAMS = """
+upstreams:
+  openai: {provider: openai, api_key: k, prices: {"*": {input_per_million: 1}}}
+  azure: {provider: openai, base_url: "https://azure.example/v1"}
+  claude: {provider: anthropic, api_key: k}
+  laptop: {provider: ollama, base_url: "http://localhost:11434"}
+  gpu: {provider: vllm, base_url: "http://vllm:8000"}
+"""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_loads(recipe: str) -> None:
+    """What docs/routing.md tells people to write is right."""
+    text = recipe if "upstreams:" in recipe else UPSTREAMS + recipe
+    config = build(read(text.encode(), "docs/routing.md", {"SEARCH_KEY": "a", "BATCH_KEY": "b"}), traits())
+    assert config.routes
