@@ -17,7 +17,7 @@ from proxy.process import run, settle
 
 if TYPE_CHECKING:
     from proxy.app import App
-    from proxy.reload import Source
+    from proxy.sources import Source
     from proxy.workers.supervisor import Supervisor
 
 FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
@@ -96,7 +96,7 @@ def _address(text: str) -> Address:
 def _serve(options: argparse.Namespace) -> int:
     from proxy.config import load_environment
     from proxy.providers import traits
-    from proxy.reload import FileSource, FixedSource
+    from proxy.sources import FileSource, FixedSource
 
     if options.config is not None:
         file = FileSource(options.config, partial(_with_flags, options=options))
@@ -157,8 +157,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 async def _demo_until_stopped(options: argparse.Namespace) -> int:
     from proxy.demo import demo_config, snippets
-    from proxy.reload import FixedSource
     from proxy.simulator import Simulator
+    from proxy.sources import FixedSource
 
     async with Simulator(pace=0.05, record=False) as simulator:
         config = _with_flags(demo_config(simulator.url), options)

@@ -18,8 +18,9 @@ from proxy.errors import Stopping
 from proxy.generations import Generations, Prepared
 from proxy.operations import Operations
 from proxy.pipeline import Pipeline
-from proxy.reload import Attempt, FixedSource, Reloader, Source
+from proxy.reload import Attempt, Reloader
 from proxy.resources import Resources
+from proxy.sources import FixedSource, Source
 from proxy.telemetry import LagWatch, LineWriter, Telemetry
 
 logger = logging.getLogger("octet")
@@ -79,12 +80,12 @@ class App:
         """
         if not C_PARSER:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
+        self.reloader = Reloader(self._source, self._config, self._text, self._prepare, self._telemetry.reloads)
         via, generation = (self._place.via, self._place.generation) if self._place is not None else (None, 1)
         self._generations = Generations(self._config, self._telemetry, via)
-        first = self._generations.commit(self._generations.prepare(self._config), generation)
+        first = self._generations.commit(await self._generations.prepare(self._config), generation)
         self.pipeline = Pipeline(first, self._telemetry)
         await self._generations.resources.start()
-        self.reloader = Reloader(self._source, self._config, self._prepare, self._telemetry.reloads)
         self._data = DataEndpoints(self, self._telemetry)
         resources = self._generations.resources
         self.operations = Operations(self.pipeline, resources, self._telemetry, lambda: self.ready, self.reloader)
@@ -96,7 +97,7 @@ class App:
             await self._close()
             raise
         self.listening = True
-        self.reloader.start(self._text)
+        self.reloader.start()
         self._generations.model_lists.heard()
 
     async def _listen(self, config: Config) -> None:
@@ -125,12 +126,12 @@ class App:
     def upstreams(self) -> Resources:
         return self._generations.resources
 
-    def prepare(self, config: Config) -> Prepared:
+    async def prepare(self, config: Config) -> Prepared:
         """Make a configuration ready; raises ConfigError."""
-        return self._generations.prepare(config)
+        return await self._generations.prepare(config)
 
     async def _prepare(self, config: Config) -> "_Ready":
-        return _Ready(self, self.prepare(config))
+        return _Ready(self, await self.prepare(config))
 
     def take(self, prepared: Prepared, generation: int) -> None:
         """Put a configuration in force: calls that begin from now on go by it."""
@@ -221,7 +222,7 @@ class _Ready:
     """A configuration that this process has made ready."""
 
     def __init__(self, app: App, prepared: Prepared) -> None:
-        self.needs_restart = prepared.needs_restart
+        self.config, self.needs_restart = prepared.config, prepared.needs_restart
         self._app, self._prepared = app, prepared
 
     async def commit(self, generation: int) -> None:

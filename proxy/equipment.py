@@ -1,15 +1,14 @@
 """What one configuration works with: its upstreams ready to be called, its limits, its circuits."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from proxy.config import Config, Limits, Upstream
 from proxy.limits.limiter import Limiter
 from proxy.resilience.circuits import CircuitTable
 from proxy.resilience.standing import Standing
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.material import Material
 from proxy.upstream.transport import Transport
 
 Scope = tuple[str, str]  # `upstream` or `caller`, and its name
@@ -39,19 +38,9 @@ class Equipment:
         return {name: limiter for (scope, name), limiter in self.limiters.items() if scope == "caller"}
 
 
-def place_of(upstream: Upstream) -> object:
+def place_of(upstream: Upstream, material: Material) -> object:
     """What connections to an upstream depend on, the contents of its TLS files too."""
-    tls = upstream.tls
-    files = tuple(digest(name) for name in (tls.ca_file, tls.cert_file, tls.key_file))
     return (
-        upstream.base_url, upstream.unix_socket, upstream.proxy, upstream.max_connections, upstream.query, tls, files,
-        upstream.timeouts.connect_seconds,
+        upstream.base_url, upstream.unix_socket, upstream.proxy, upstream.max_connections, upstream.query,
+        upstream.tls, material.certificates, upstream.timeouts.connect_seconds,
     )  # fmt: skip
-
-
-def digest(file: str | None) -> bytes | None:
-    """A digest of a file's contents; None where there is none."""
-    try:
-        return hashlib.sha256(Path(file).read_bytes()).digest() if file is not None else None
-    except OSError:
-        return None

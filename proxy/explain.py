@@ -92,7 +92,7 @@ def _call(snapshot: Snapshot, asked: Mapping[str, Any]) -> Call:
     operation = asked.get("operation", "chat")
     if operation not in OPERATIONS:
         raise InvalidRequest(f"'operation' is one of {', '.join(OPERATIONS)}", param="operation")
-    headers, body = asked.get("headers") or {}, asked.get("body") or {}
+    headers, body = ({} if asked.get(name) is None else asked[name] for name in ("headers", "body"))
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise InvalidRequest("'headers' is an object of texts", param="headers")
     if not isinstance(body, dict):

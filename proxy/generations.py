@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.admission.auth import Auth
@@ -11,13 +12,14 @@ from proxy.config import Config, hold
 from proxy.equipment import Equipment
 from proxy.limits.callers import CallerLimits
 from proxy.pipeline import Snapshot
+from proxy.resilience.budget import HedgeBudget
 from proxy.resilience.means import Means
 from proxy.resources import Resources
 from proxy.routing import Router
 from proxy.telemetry import Telemetry
 from proxy.upstream.model_lists import ModelLists
 
-REMEMBERED = 100  # names of routes and upstreams that are gone, whose series are still told
+REMEMBERED = 100  # names of each kind that are gone, whose series are still told
 
 
 def new_via() -> str:
@@ -52,28 +54,30 @@ class Generations:
         self._telemetry = telemetry
         self._config = config
         self._via = via or new_via()
-        self._gone: tuple[dict[str, None], dict[str, None]] = {}, {}  # names of routes and of upstreams
+        self._gone: dict[str, dict[str, None]] = {}  # by label, what was in a configuration and is in none any more
+        self._named: Mapping[str, frozenset[str]] = {}  # by label, what is in the one in force
+        self._hedging: dict[str, HedgeBudget] = {}
         self.resources = Resources(config, telemetry, self._via)
         self.model_lists = ModelLists()
 
-    def prepare(self, config: Config) -> Prepared:
+    async def prepare(self, config: Config) -> Prepared:
         """Make a configuration ready; nothing that is in force changes by it.
 
         Raises:
-            ConfigError: a key cannot be read.
+            ConfigError: a key or a certificate cannot be read.
         """
         held, needs_restart = hold(self._config, config)
-        equipment = self.resources.prepare(held)
+        equipment = await self.resources.prepare(held)
         return Prepared(held, Router(held, random.random), Auth(held.server), equipment, needs_restart)
 
     def commit(self, prepared: Prepared, generation: int) -> Snapshot:
         """Put it in force; it cannot fail."""
         config, resources, telemetry = prepared.config, self.resources, self._telemetry
         resources.commit(prepared.equipment, prepared.router)
-        self._forget(self._config, config)
+        self._forget(config, prepared.router)
         self._config = config
         self.model_lists.follow(prepared.equipment.endpoints.values())
-        means = Means(prepared.equipment.standings, telemetry, random.random, resources.mirrors)
+        means = Means(prepared.equipment.standings, telemetry, random.random, resources.mirrors, self._hedging)
         answers = None
         if resources.shelf is not None:
             clock = asyncio.get_running_loop().time
@@ -82,17 +86,21 @@ class Generations:
         telemetry.watched.generation.set(generation)
         return Snapshot(generation, config, prepared.auth, prepared.router, means, callers, answers, self._via)
 
-    def _forget(self, old: Config, new: Config) -> None:
+    def _forget(self, config: Config, router: Router) -> None:
         """Let the series of what is long gone go."""
-        routes = [str(route.name) for route in new.routes]
-        for gone, before, now in (
-            (self._gone[0], [str(route.name) for route in old.routes], routes),
-            (self._gone[1], old.upstreams, new.upstreams),
-        ):
-            gone.update(dict.fromkeys(name for name in before if name not in now))
-            for name in [*[name for name in gone if name in now], *list(gone)[:-REMEMBERED]]:
+        routes, labels = [str(route.name) for route in config.routes], {label for _, _, label in router.labels()}
+        callers = [caller.name for caller in config.server.callers]
+        named = {
+            "route": frozenset(routes), "upstream": frozenset(config.upstreams), "model": frozenset(labels),
+            "name": frozenset((*callers, *config.upstreams)),
+        }  # fmt: skip
+        for label, names in named.items():
+            gone = self._gone.setdefault(label, {})
+            gone.update(dict.fromkeys(self._named.get(label, frozenset()) - names))
+            for name in [*(name for name in gone if name in names), *list(gone)[:-REMEMBERED]]:
                 gone.pop(name, None)
-        self._telemetry.prune({*routes, *self._gone[0]}, {*new.upstreams, *self._gone[1]})
+        self._named = named
+        self._telemetry.prune({label: {*names, *self._gone[label]} for label, names in named.items()})
 
     async def close(self) -> None:
         """Close what is open."""

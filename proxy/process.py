@@ -4,11 +4,35 @@ import asyncio
 import contextlib
 import gc
 import resource
-from collections.abc import Coroutine
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 GARBAGE_THRESHOLD = 10_000  # objects; looking after every 700 costs 3 % of a call
 MOST_FILES = 1 << 20
+
+Result = TypeVar("Result")
+
+
+async def aside(work: Callable[[], Result]) -> Result:
+    """Do something that may let wait, in a thread of its own; when nobody waits any more, nobody waits at the exit."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def tell(set_it: Callable[[Any], None], found: Any) -> None:
+        if not done.done():
+            set_it(found)
+
+    def do() -> None:
+        try:
+            told = done.set_result, work()
+        except BaseException as error:  # noqa: BLE001  # whoever waits has it
+            told = done.set_exception, error  # type: ignore[assignment]
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, *told)
+
+    threading.Thread(target=do, name="aside", daemon=True).start()
+    return await done
 
 
 def run(work: Coroutine[Any, Any, int]) -> int:

@@ -9,76 +9,35 @@ Source: DESIGN.md §5.2.
 import asyncio
 import hashlib
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from proxy.call import Json
-from proxy.config import Config, ConfigError, Mistake, differences, parse, read_file, shown
-from proxy.equipment import digest
-from proxy.providers import traits
+from proxy.config import Config, ConfigError, Mistake, differences, shown
+from proxy.process import aside
+from proxy.sources import Source
 from proxy.telemetry import ReloadCounts
+from proxy.upstream.material import digest
 
 logger = logging.getLogger("octet")
 
 LOOK_SECONDS = 0.5
 REMEMBERED = 20  # reloads
+PATIENCE_SECONDS = 30.0  # for files to be read
 
 Prepare = Callable[[Config], Coroutine[Any, Any, "Ready"]]
 
 
-class Source(Protocol):
-    """Where a configuration comes from."""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        ...
-
-    def read(self) -> bytes | None:
-        """Its text; None where it has none that could change. Raises ConfigError when it cannot be read."""
-        ...
-
-    def parse(self, text: bytes) -> Config:
-        """The configuration; raises ConfigError with every mistake."""
-        ...
-
-
-class FileSource:
-    """A file.
-
-    Args:
-        finish: what is done to every configuration that is read, such as flags that win over it.
-    """
-
-    def __init__(self, path: str, finish: Callable[[Config], Config] = lambda config: config) -> None:
-        self.name = path
-        self._finish = finish
-
-    def read(self) -> bytes:
-        return read_file(self.name)
-
-    def parse(self, text: bytes) -> Config:
-        return self._finish(parse(text, self.name, traits(), os.environ))
-
-
-class FixedSource:
-    """Something that does not change: the environment, or the demo."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def read(self) -> None:
-        """There is nothing to read."""
-
-    def parse(self, text: bytes) -> Config:  # noqa: ARG002
-        raise RuntimeError("there is nothing to read")
-
-
 class Ready(Protocol):
     """A configuration that has been made ready, in every process that is to have it."""
+
+    @property
+    def config(self) -> Config:
+        """It, as far as it will be in force."""
+        ...
 
     @property
     def needs_restart(self) -> list[str]:
@@ -114,41 +73,54 @@ class Reloader:
 
     Args:
         config: the first configuration; it is in force as generation 1.
+        text: what it was read from; None where that cannot change.
         prepare: makes one ready; raises ConfigError.
     """
 
-    def __init__(self, source: Source, config: Config, prepare: Prepare, counts: ReloadCounts) -> None:
+    def __init__(
+        self, source: Source, config: Config, text: bytes | None, prepare: Prepare, counts: ReloadCounts
+    ) -> None:
         self.generation = 1
-        self.config = config
+        self.config = config  # in force
         self._source = source
         self._prepare = prepare
         self._counts = counts
         self._lock = asyncio.Lock()
+        self._closed = False
+        self._read = config  # what was in the source, when it was taken over last
         self._files = _files(config)  # that are watched beside the source
-        self._in_force = self._taken = b""  # digests of what is in force, and of what was looked at last, good or bad
+        self._changes = text is not None
+        self._certificates = _digest(b"", self._files)  # of what is in force, these files alone
+        self._in_force = self._judged = _digest(text or b"", self._files)  # the last: what was judged, good or bad
         self._since = _now()
         self._attempts: deque[Attempt] = deque(maxlen=REMEMBERED)
         self._watching: asyncio.Task[None] | None = None
         counts.loaded()
 
-    def start(self, text: bytes | None) -> None:
-        """Watch; `text` is that of the first configuration, None where it is no file's."""
-        if text is not None:
-            self._taken = self._in_force = _digest(text, self._files)
+    def start(self) -> None:
+        """Watch, if there is something that can change."""
+        if self._changes:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
-        """Stop watching; a reload that is under way is given up."""
+        """Stop watching; nothing is taken over any more."""
+        self._closed = True
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        async with self._lock:
-            pass
 
     async def reload(self, because: str) -> Attempt:
         """Read the source, and put what it says in force, or keep what is."""
         async with self._lock:
-            attempt = await self._reload(because)
+            now = _now()
+            try:
+                attempt = await self._reload(now, because)
+            except ConfigError as error:
+                attempt = Attempt(now, because, self.generation, mistakes=tuple(map(str, error.mistakes)))
+            except Exception as error:
+                logger.exception("taking a configuration over failed")
+                mistake = f"the sidecar failed on it: {type(error).__name__}"
+                attempt = Attempt(now, because, self.generation, mistakes=(mistake,))
         self._tell(attempt)
         return attempt
 
@@ -162,38 +134,44 @@ class Reloader:
             "reloads": [attempt.told() for attempt in reversed(self._attempts)],
         }
 
-    async def _reload(self, because: str) -> Attempt:
-        now, files = _now(), self._files
+    async def _reload(self, now: str, because: str) -> Attempt:
         try:
-            text, config = await asyncio.to_thread(self._load)
-            self._files = _files(config)
-            self._taken = _digest(text, self._files)
-            if self._taken == self._in_force:
-                return Attempt(now, because, self.generation)
-            ready = await self._prepare(config)
-        except ConfigError as error:
-            self._files = tuple(dict.fromkeys((*files, *self._files)))  # one of them may be what is wrong
-            self._taken = await asyncio.to_thread(self._look)
-            return Attempt(now, because, self.generation, mistakes=tuple(map(str, error.mistakes)))
-        changes = [str(change) for change in differences(self.config, config)] or ["keys or certificates altered"]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                look = await aside(partial(_look, self._source, self._files))
+        except TimeoutError as error:
+            reason = f"cannot be read within {PATIENCE_SECONDS:.0f} s"
+            raise ConfigError([Mistake(self._source.name, None, (), reason)]) from error
+        self._judged, self._files = look.digest, look.files
+        if look.config is None:
+            raise look.error
+        if look.digest != self._in_force:
+            changes = [str(change) for change in differences(self._read, look.config)]
+            if look.certificates != self._certificates:
+                changes.append("keys or certificates altered")
+            if changes:
+                return await self._take(now, because, look, changes)
+            self._in_force = look.digest  # other words for the same
+        return Attempt(now, because, self.generation)
+
+    async def _take(self, now: str, because: str, look: "_Look", changes: list[str]) -> Attempt:
+        if look.config is None:
+            raise look.error
+        ready = await self._prepare(look.config)
+        if self._closed:
+            raise ConfigError([Mistake(self._source.name, None, (), "the sidecar is shutting down")])
+        config, needs_restart = ready.config, tuple(ready.needs_restart)
         await ready.commit(self.generation + 1)
         self.generation += 1
-        self.config, self._in_force, self._since = config, self._taken, now
-        return Attempt(now, because, self.generation, tuple(changes), tuple(ready.needs_restart))
-
-    def _load(self) -> tuple[bytes, Config]:
-        """Read and check; in a thread, since both take time."""
-        text = self._source.read()
-        if text is None:
-            reason = "there is no file to read: the configuration came from elsewhere"
-            raise ConfigError([Mistake(self._source.name, None, (), reason)])
-        return text, self._source.parse(text)
+        self.config, self._read, self._since = config, look.config, now
+        self._in_force, self._certificates = look.digest, look.certificates
+        return Attempt(now, because, self.generation, tuple(changes), needs_restart)
 
     def _tell(self, attempt: Attempt) -> None:
         """One log entry, and the metrics."""
         if not attempt.is_good:
             self._attempts.append(attempt)
-            self._counts.failed()
+            if self._changes:  # and can be mended
+                self._counts.failed()
             mistakes = "\n  ".join(attempt.mistakes)
             logger.error("the configuration is not taken over, generation %d stays:\n  %s", self.generation, mistakes)
             return
@@ -209,20 +187,50 @@ class Reloader:
             logger.warning("these take effect at the next start: %s", ", ".join(attempt.needs_restart))
 
     async def _watch(self) -> None:
-        """Look again and again; what two looks agree on, and has not been taken up, is."""
+        """Look again and again; what two looks agree on, and has not been judged, is."""
         before: bytes | None = None
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            seen = await asyncio.to_thread(self._look)
-            if seen == before and seen != self._taken:
+            seen = await aside(partial(_seen, self._source, self._files))
+            if seen == before and seen != self._judged:
                 await self.reload("the file has changed")
             before = seen
 
-    def _look(self) -> bytes:
-        try:
-            return _digest(self._source.read() or b"", self._files)
-        except ConfigError as error:
-            return str(error).encode()
+
+class _Look(NamedTuple):
+    """What was found when the source was read: a configuration, or what is wrong."""
+
+    digest: bytes
+    certificates: bytes  # a digest of the other files alone
+    files: tuple[str, ...]
+    config: Config | None
+    error: ConfigError
+
+
+def _look(source: Source, files: tuple[str, ...]) -> _Look:
+    """Read and check; it takes time."""
+    nothing = ConfigError(())
+    try:
+        text = source.read()
+    except ConfigError as error:
+        return _Look(str(error).encode(), b"", files, None, error)
+    if text is None:
+        reason = "there is no file to read: the configuration came from elsewhere"
+        return _Look(b"", b"", files, None, ConfigError([Mistake(source.name, None, (), reason)]))
+    try:
+        config = source.parse(text)
+    except ConfigError as error:
+        return _Look(_digest(text, files), _digest(b"", files), files, None, error)
+    named = _files(config)
+    return _Look(_digest(text, named), _digest(b"", named), named, config, nothing)
+
+
+def _seen(source: Source, files: tuple[str, ...]) -> bytes:
+    """The digest alone."""
+    try:
+        return _digest(source.read() or b"", files)
+    except ConfigError as error:
+        return str(error).encode()
 
 
 def _files(config: Config) -> tuple[str, ...]:

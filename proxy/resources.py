@@ -11,11 +11,12 @@ from proxy.cache.answers import Starts
 from proxy.cache.memory import MemoryTier
 from proxy.cache.shelf import Shelf
 from proxy.call import NEVER, Json
-from proxy.config import Config, Limits
+from proxy.config import Config, HealthCheck, Limits
 from proxy.equipment import Equipment, Scope, place_of
 from proxy.limits.bucket import Bucket
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
+from proxy.process import aside
 from proxy.providers import providers
 from proxy.resilience.circuit import Circuit
 from proxy.resilience.circuits import Circuits
@@ -25,9 +26,9 @@ from proxy.resilience.report import describe
 from proxy.resilience.standing import Standing
 from proxy.routing import Router
 from proxy.telemetry import Telemetry
-from proxy.upstream.credentials import read_credential
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.health import HealthChecks
+from proxy.upstream.material import gather
 from proxy.upstream.transport import Transport
 
 if TYPE_CHECKING:  # the client library takes 0.1 s and 7 MiB: it is for those who configure Redis
@@ -56,7 +57,8 @@ class Resources:
         self._traffic = Traffic()
         self.mirrors = Mirrors()
         self._shared: SharedState | None = None
-        self._links: dict[int, FleetLink | FleetShare] = {}  # by the identity of what is tied
+        self._links: dict[str, FleetLink] = {}  # by the circuit's name
+        self._shares: dict[Scope, FleetShare] = {}
         self._retired: WeakSet[Transport] = WeakSet()  # which calls may still use
         self._leaving: set[asyncio.Task[None]] = set()
         if config.redis is not None:
@@ -75,18 +77,20 @@ class Resources:
         if self.shelf is not None and self.shelf.redis is not None:
             await self.shelf.redis.start()
 
-    def prepare(self, config: Config) -> Equipment:
+    async def prepare(self, config: Config) -> Equipment:
         """Make ready what a configuration needs, and may fail; nothing that is in force changes by it.
 
         Raises:
-            ConfigError: a key cannot be read.
+            ConfigError: a key or a certificate cannot be read.
         """
+        materials = await aside(lambda: {name: gather(name, upstream) for name, upstream in config.upstreams.items()})
         made, now = Equipment(config), self.now
         for name, upstream in config.upstreams.items():
-            place = made.places[name] = place_of(upstream)
+            material = materials[name]
+            place = made.places[name] = place_of(upstream, material)
             known = now.transports.get(name) if now.places.get(name) == place else None
-            transport = made.transports[name] = known if known is not None else Transport(upstream)
-            key = read_credential(name, upstream)
+            transport = made.transports[name] = known if known is not None else Transport(upstream, material.tls)
+            key = material.credential
             made.endpoints[name] = Endpoint(
                 name, upstream, self._dialects[upstream.provider], transport, key, self._via
             )
@@ -135,15 +139,23 @@ class Resources:
         from proxy.limits.fleet import FleetShare
         from proxy.resilience.fleet import FleetLink
 
-        before, self._links = self._links, {}
+        links, self._links = self._links, {}
+        shares, self._shares = self._shares, {}
         for circuit in made.circuits.all():
-            known = before.pop(id(circuit), None)
-            self._links[id(circuit)] = known or FleetLink(circuit, self._shared)
-        for (scope, name), limiter in made.limiters.items():
-            known = before.pop(id(limiter), None)
-            self._links[id(limiter)] = known or FleetShare(scope, name, limiter, self._shared)
-        for link in before.values():
-            self._later(link.close())
+            link = self._links[circuit.name] = _kept(links, circuit.name, circuit) or FleetLink(circuit, self._shared)
+            if circuit.name in links and links[circuit.name] is not link:  # what was known of it does not hold
+                circuit.reset()
+        for scope, limiter in made.limiters.items():
+            share = _kept(shares, scope, limiter) or FleetShare(*scope, limiter, self._shared)
+            self._shares[scope] = share
+            if scope in shares and shares[scope] is not share:
+                self._later(share.follow(shares[scope]))
+        for name, each in links.items():
+            if self._links.get(name) is not each:
+                self._later(each.close())
+        for scope, each_share in shares.items():
+            if scope not in self._shares:
+                self._later(each_share.close())
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -213,10 +225,15 @@ class Resources:
             return
         self._telemetry.circuit_changed(name, state)
         logger.log(logging.WARNING if state == "open" else logging.INFO, "the circuit of %s is %s", circuit.name, state)
-        check = self.now.config.upstreams[name].health_check
-        if state == "open" and check is not None:
-            is_open = lambda: self._state(name) == "open"  # noqa: E731
-            self._checks.begin(self.now.endpoints[name], check, is_open, partial(self._back, name))
+        if state == "open":
+            self._checks.begin(name, partial(self._to_check, name), partial(self._back, name))
+
+    def _to_check(self, name: str) -> tuple[Endpoint, HealthCheck] | None:
+        """Whom to ask whether it is back; None: nobody wants to know."""
+        upstream, endpoint = self.now.config.upstreams.get(name), self.now.endpoints.get(name)
+        if upstream is None or endpoint is None or upstream.health_check is None or self._state(name) != "open":
+            return None
+        return endpoint, upstream.health_check
 
     def _back(self, name: str) -> None:
         """An upstream has answered: its trial calls need not wait any longer."""
@@ -258,6 +275,8 @@ class Resources:
         await self._checks.close()
         for link in self._links.values():
             await link.close()
+        for share in self._shares.values():
+            await share.close()
         while self._leaving:
             await asyncio.wait(self._leaving)
         if self._shared is not None:
@@ -266,3 +285,9 @@ class Resources:
             await transport.close()
         if self.shelf is not None:
             await self.shelf.close()
+
+
+def _kept(ties: Mapping[Any, Any], name: object, subject: object) -> Any:
+    """What ties this very circuit or limiter to its like already."""
+    tie = ties.get(name)
+    return tie if tie is not None and tie.subject is subject else None

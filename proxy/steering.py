@@ -22,7 +22,7 @@ async def explained(config: Config, options: Namespace) -> Json:
     """What would become of the call that the options describe; raises ProxyError when they describe none."""
     generations = Generations(config, Telemetry(lambda _: None))
     try:
-        snapshot = generations.commit(generations.prepare(config), 1)
+        snapshot = generations.commit(await generations.prepare(config), 1)
         return explain(snapshot, _asked(options))
     finally:
         await generations.close()

@@ -21,7 +21,7 @@ LEVELS = (
     {"operations"},
     {"generations", "reload", "explain", "forecast"},
     {"resources"},
-    {"equipment"},
+    {"equipment", "sources"},
     {"edge"},
     {"pipeline"},
     {"admission", "limits", "routing", "cache", "resilience", "upstream", "renewal"},

@@ -113,7 +113,10 @@ def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> No
     files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
     for place, file in files.items():
         if isinstance(file, str) and not _is_file(file):
-            document.mistake((*path, *place), f"there is no file {document.quote((*path, *place), file)}")
+            named = document.quote((*path, *place), file) if "/" in file or "." in file else "of this name"  # a key?
+            document.mistake((*path, *place), f"there is no file {named}")
+        elif place == ("api_key_file",) and isinstance(file, str) and not _holds_key(file):
+            document.mistake((*path, *place), "the file cannot be read, or holds no key: printable text on one line")
     ca_file, cert_file, key_file = (tls.get(name) for name in ("ca_file", "cert_file", "key_file"))
     if (
         isinstance(ca_file, str)
@@ -123,7 +126,7 @@ def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> No
         document.mistake((*path, "tls", "ca_file"), "holds no PEM certificate")
     if isinstance(cert_file, str) and _is_file(cert_file):
         key = key_file if isinstance(key_file, str) and _is_file(key_file) else None
-        if not _loads(lambda context: context.load_cert_chain(cert_file, key)):
+        if not _loads(lambda context: context.load_cert_chain(cert_file, key, password=lambda: "")):
             document.mistake((*path, "tls", "cert_file"), "holds no PEM certificate, or key_file is not its key")
     if tls.get("key_file") and not tls.get("cert_file"):
         document.mistake((*path, "tls", "key_file"), "cert_file is missing beside it")
@@ -136,9 +139,17 @@ def _is_file(name: str) -> bool:
         return False
 
 
+def _holds_key(name: str) -> bool:
+    try:
+        key = FilePath(name).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return False
+    return bool(key) and key.isprintable()
+
+
 def _loads(load: Callable[[ssl.SSLContext], object]) -> bool:
     try:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    except (ssl.SSLError, OSError):
+    except (OSError, ValueError):  # ssl's errors are some of them
         return False
     return True

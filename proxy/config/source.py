@@ -130,6 +130,13 @@ class _Builder:
             if not isinstance(key, str):
                 self._document.mistake(path, "keys must be plain words")
                 continue
+            if ":" in key and _is_nothing(value_node) and not key_node.style:  # the rest may be a secret
+                word = key.partition(":")[0]
+                message = f'a space is missing after the colon of "{word[:60]}"'
+                self._document.mistakes.append(
+                    Mistake(self._document.source, _mark(key_node.start_mark), (*path, word), message)
+                )
+                continue
             here = (*path, key)
             place = _mark(key_node.start_mark)
             if key in result:
@@ -167,6 +174,10 @@ class _Builder:
             return found
 
         return _VARIABLE.sub(value, text)
+
+
+def _is_nothing(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.value and not node.style
 
 
 def resolve(text: str) -> Any:

@@ -83,7 +83,7 @@ def _check_url(value: str) -> str:
 
 def _check_header(value: str) -> str:
     if not HEADER_NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a header name")
+        raise ValueError("is not a header name")
     if value.lower() in _OURS:
         raise ValueError(f"the header {value} is the sidecar's own and cannot be set")
     return value.lower()

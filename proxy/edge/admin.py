@@ -139,7 +139,7 @@ async def _object(request: web.BaseRequest) -> Json:
 
 def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", "100")
-    if not text.isdecimal() or not 0 < int(text[:9]) <= MOST_CALLS:
+    if not text.isdecimal() or len(text) > 9 or not 0 < int(text) <= MOST_CALLS:
         raise InvalidRequest(f"limit is a number from 1 to {MOST_CALLS}", param="limit")
     return int(text)
 

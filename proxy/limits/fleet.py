@@ -85,14 +85,16 @@ local function told(number) return string.format('%.3f', number) end
 return {told(mine[1]), told(mine[2]), mine[3], count, told(level[1]), told(level[2]), tight}
 """
 
+FORGET = "return redis.call('DEL', KEYS[1])"
+
 
 class FleetShare:
     """Keeps one limiter's share."""
 
     def __init__(self, scope: str, name: str, limiter: Limiter, shared: SharedState) -> None:
-        self._limiter = limiter
+        self.subject = self._limiter = limiter
         self._shared = shared
-        self._key = shared.key("limits", f"{scope}:{name}")
+        self.key = shared.key("limits", f"{scope}:{name}")
         self._errand = Errand(self._exchange)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -102,7 +104,7 @@ class FleetShare:
         self._count = 1  # processes that have a share
         self._used = {"requests": 0.0, "tokens": 0.0}  # between the last two exchanges
         limiter.share = self
-        shared.follow(self._key, self._errand.ask)
+        shared.follow(self.key, self._errand.ask)
 
     # The limiter's side.
 
@@ -127,11 +129,24 @@ class FleetShare:
 
     async def close(self) -> None:
         """Stop, and give the share back."""
+        await self.stop()
+        if self._leasing and self._shared.up:
+            await self._run(wants=False)
+
+    async def follow(self, before: "FleetShare") -> None:
+        """Take the place of one whose limits were others: what was left of them does not count."""
+        await before.stop()
+        await self._shared.run(FORGET, self.key)
+        self._errand.ask()
+
+    async def stop(self) -> None:
+        """Stop, and give nothing back."""
+        self._shared.leave(self.key, self._errand.ask)
+        if self._limiter.share is self:
+            self._limiter.share = None
         if self._timer is not None:
             self._timer.cancel()
         await self._errand.close()
-        if self._leasing and self._shared.up:
-            await self._run(wants=False)
 
     # Redis' side.
 
@@ -172,7 +187,7 @@ class FleetShare:
         else:
             wanted = slots.in_use + limiter.calls_asking
             numbers += (limiter.rules.concurrent or 0, slots.in_use, wanted + (1 if wanted else 0) if wants else 0)
-        heard = await self._shared.run(SCRIPT, self._key, round(LEASE_SECONDS * 1000), *numbers, *believed)
+        heard = await self._shared.run(SCRIPT, self.key, round(LEASE_SECONDS * 1000), *numbers, *believed)
         return None if heard is None else list(heard)
 
     def _stand_alone(self) -> None:

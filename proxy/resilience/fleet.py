@@ -82,9 +82,9 @@ class FleetLink:
     """Ties one circuit to its like in other processes; implements the circuit's `Fleet`."""
 
     def __init__(self, circuit: Circuit, shared: SharedState) -> None:
-        self._circuit = circuit
+        self.subject = self._circuit = circuit
         self._shared = shared
-        self._key = shared.key("circuit", circuit.name)
+        self.key = shared.key("circuit", circuit.name)
         self._errand = Errand(self._exchange)
         self._loop = asyncio.get_running_loop()
         self._outcomes: list[str] = []
@@ -95,7 +95,7 @@ class FleetLink:
         self._away = True  # nothing has been heard
         self._timer: asyncio.TimerHandle | None = None
         circuit.fleet = self
-        shared.follow(self._key, self._errand.ask)
+        shared.follow(self.key, self._errand.ask)
 
     # The circuit's side.
 
@@ -139,6 +139,9 @@ class FleetLink:
 
     async def close(self) -> None:
         """Stop."""
+        self._shared.leave(self.key, self._errand.ask)
+        if self._circuit.fleet is self:
+            self._circuit.fleet = None
         if self._timer is not None:
             self._timer.cancel()
         await self._errand.close()
@@ -155,7 +158,7 @@ class FleetLink:
         self._outcomes, self._news, self._want = [], 0, 0
         code, left = _code(circuit)
         heard = await self._shared.run(
-            SCRIPT, self._key, policy.window, policy.minimum_calls, policy.failure_rate,
+            SCRIPT, self.key, policy.window, policy.minimum_calls, policy.failure_rate,
             policy.slow_call_rate if policy.slow_call_seconds is not None else 0, _ms(policy.open_seconds),
             _ms(LEASE_SECONDS), code, generation, news, _ms(left),
             max(want, 1) if isinstance(state, HalfOpened) and self._away else want, "".join(outcomes),

@@ -22,6 +22,7 @@ class Means:
 
     Args:
         chance: uniform in [0, 1).
+        hedging: the budgets of the process for second attempts, by route.
     """
 
     def __init__(
@@ -30,13 +31,14 @@ class Means:
         telemetry: Telemetry,
         chance: Callable[[], float],
         mirrors: Copier | None = None,
+        hedging: dict[str, HedgeBudget] | None = None,
     ) -> None:
         self.standings = standings
         self.telemetry = telemetry
         self.chance = chance
         self.mirrors = mirrors
         self.clock = asyncio.get_running_loop().time
-        self._hedging: dict[str, HedgeBudget] = {}  # by route
+        self._hedging = {} if hedging is None else hedging  # by route
 
     def seconds(self, target: Target, *, stream: bool) -> float | None:
         """How long a target has taken of late until its answer, or its first content; None: nobody knows."""

@@ -53,6 +53,12 @@ class SharedState:
         """Call `changed` when another sidecar has changed what is under a key, and when Redis comes or goes."""
         self._heard[key] = changed
 
+    def leave(self, key: str, changed: Callable[[], object]) -> None:
+        """Call it no longer."""
+        if self._heard.get(key) == changed:
+            del self._heard[key]
+        self._unwilling.discard(key)
+
     def start(self) -> None:
         """Look for Redis, and listen."""
         self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._listen())]
@@ -128,7 +134,7 @@ class SharedState:
         changed, self.up = up is not self.up, up
         self._tell(f"is not there: {kind_of(error)}" if error is not None else "")
         if changed:
-            for each in self._heard.values():
+            for each in list(self._heard.values()):
                 each()
 
     def _tell(self, trouble: str) -> None:

@@ -6,7 +6,7 @@ Source: DESIGN.md §9.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -127,15 +127,19 @@ class Telemetry:
             for direction in ("prompt", "completion"):
                 self._tokens.bind((upstream, model, direction, "provider"))
 
-    def prune(self, routes: Collection[str], upstreams: Collection[str]) -> None:
-        """Forget what is in no configuration any more, that series do not grow in number with each that is loaded."""
-        known = {"route": {*routes, "none", "direct", ""}, "upstream": {*upstreams, "none", "other"}}
+    def prune(self, names: Mapping[str, Collection[str]]) -> None:
+        """Forget what is in no configuration any more, that series do not grow in number with each that is loaded.
+
+        Args:
+            names: by label, what may stay; beside it, what is no name from a configuration does.
+        """
+        known = {label: {*each, "none", "other", "direct", ""} for label, each in names.items()}
         for tally in (*vars(self).values(), *vars(self.cache).values()):
             if isinstance(tally, Counter | Histogram):
                 tally.prune(known)
         self._of_calls = {
             key: series for key, series in self._of_calls.items()
-            if key[0] in known["route"] and (not key[1] or key[1] in known["upstream"])
+            if key[0] in known["route"] and key[1] in known["upstream"] and key[2] in known["model"]
         }  # fmt: skip
 
     def attempted(self, upstream: str, outcome: str) -> None:

@@ -15,7 +15,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 import aiohappyeyeballs
 from yarl import URL
 
-from proxy.config import Upstream
+from proxy.config import ConfigError, Mistake, Upstream
 from proxy.errors import Unreachable, UpstreamError
 from proxy.upstream.connection import Connection
 from proxy.upstream.exchange import Exchange
@@ -30,17 +30,20 @@ AddressInfo = tuple[int, int, int, str, tuple[str, int]]
 class Dialer:
     """Opens connections to one upstream.
 
+    Args:
+        tls: how it is trusted, where not as the system trusts.
+
     With `forwards`, requests go to a proxy, which wants to see the upstream's whole address, and `headers`.
     """
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, tls: ssl.SSLContext | None = None) -> None:
         url = URL(str(upstream.base_url))
         proxy = upstream.proxy or (None if upstream.unix_socket else _proxy_of_environment(url))
         self._host, self._port = url.raw_host or "", url.port or 80
-        self._tls = _tls(upstream.tls.ca_file, upstream.tls.cert_file, upstream.tls.key_file) if _is_tls(url) else None
+        self._tls = (tls or _usual_tls()) if _is_tls(url) else None
         self._path = upstream.unix_socket
         self._proxy = URL(proxy) if proxy else None
-        self._proxy_tls = _tls(None, None, None) if self._proxy is not None and _is_tls(self._proxy) else None
+        self._proxy_tls = _usual_tls() if self._proxy is not None and _is_tls(self._proxy) else None
         near = self._proxy or url
         self._addresses = _Addresses(near.raw_host or "", near.port or 80)
         self._authorization = _basic(self._proxy)
@@ -164,11 +167,24 @@ def _is_tls(url: URL) -> bool:
 
 
 @functools.cache
-def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+def _usual_tls() -> ssl.SSLContext:
+    return _context(None, None, None)
+
+
+def tls_context(name: str, ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    """How an upstream is trusted that has files of its own; raises ConfigError when they cannot be used."""
+    try:
+        return _context(ca_file, cert_file, key_file)
+    except (OSError, ValueError) as error:  # ssl's errors too
+        path = ("upstreams", name, "tls")
+        raise ConfigError([Mistake("configuration", None, path, "its files cannot be read, or do not fit")]) from error
+
+
+def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
     if cert_file:
-        context.load_cert_chain(cert_file, key_file)
+        context.load_cert_chain(cert_file, key_file, password=lambda: "")  # nobody is there to be asked
     return context
 
 

@@ -15,25 +15,26 @@ PATIENCE_SECONDS = 5.0
 MAX_BYTES = 4 * 1024 * 1024
 
 
+Subject = Callable[[], tuple[Endpoint, HealthCheck] | None]
+
+
 class HealthChecks:
     """One task for each upstream that is being asked; it ends when the upstream is back, or nobody wants to know."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(
-        self, endpoint: Endpoint, check: HealthCheck, wanted: Callable[[], bool], back: Callable[[], object]
-    ) -> None:
-        """Ask now and then, unless that is being done.
+    def begin(self, name: str, subject: Subject, back: Callable[[], object]) -> None:
+        """Ask an upstream now and then, unless that is being done.
 
         Args:
-            wanted: whether it is still to be asked.
+            subject: whom to ask, and how, at that time; None: nobody is to be asked any more.
             back: called when it has answered.
         """
-        if endpoint.name not in self._tasks:
-            task = asyncio.get_running_loop().create_task(_ask(endpoint, check, wanted, back))
-            self._tasks[endpoint.name] = task
-            task.add_done_callback(lambda task: self._asked(endpoint.name, task))
+        if name not in self._tasks and subject() is not None:
+            task = asyncio.get_running_loop().create_task(_ask(subject, back))
+            self._tasks[name] = task
+            task.add_done_callback(lambda task: self._asked(name, task))
 
     def _asked(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._tasks[name]
@@ -49,13 +50,12 @@ class HealthChecks:
             await asyncio.wait(tasks)
 
 
-async def _ask(endpoint: Endpoint, check: HealthCheck, wanted: Callable[[], bool], back: Callable[[], object]) -> None:
-    while True:
-        await asyncio.sleep(check.interval_seconds)
-        if not wanted():
-            return
-        if await is_healthy(endpoint, check):
-            if wanted():
+async def _ask(subject: Subject, back: Callable[[], object]) -> None:
+    while (asked := subject()) is not None:
+        await asyncio.sleep(asked[1].interval_seconds)
+        asked = subject()
+        if asked is not None and await is_healthy(*asked):
+            if subject() is not None:
                 back()
             return
 

@@ -67,7 +67,7 @@ class ModelLists:
         try:
             with closing(await endpoint.open(request, PATIENCE_SECONDS, "total")) as exchange:
                 body = await exchange.read(MAX_BYTES)
-                if exchange.status == 200:
+                if exchange.status == 200 and endpoint in self._endpoints:
                     self._heard[endpoint.name] = list(endpoint.provider.parse_models(body))
         except (UpstreamError, ValueError, TypeError) as error:
             logger.info("no list of models from %s: %s", endpoint.name, type(error).__name__)

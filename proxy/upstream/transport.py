@@ -4,6 +4,7 @@ Source: RFC 9112; RFC 9110 §7.2 (host), §9.2.2 (what may be sent again).
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode, urlsplit
@@ -47,9 +48,9 @@ def _check_encoding(exchange: Exchange) -> None:
 class Transport:
     """The connections to one upstream; the newest idle one is used first, so that the others can go."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, tls: ssl.SSLContext | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._dialer = Dialer(upstream)
+        self._dialer = Dialer(upstream, tls)
         self._connect_seconds = upstream.timeouts.connect_seconds
         self._query = upstream.query
         self._query_text = urlencode(upstream.query)

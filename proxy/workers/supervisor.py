@@ -18,7 +18,8 @@ from proxy.edge.listening import ListenError, Listeners, Reserved
 from proxy.edge.server import HttpServer
 from proxy.errors import NotFound, ProxyError, ProxyFault
 from proxy.generations import new_via
-from proxy.reload import Attempt, Reloader, Source
+from proxy.reload import Attempt, Reloader
+from proxy.sources import Source
 from proxy.telemetry import ReloadCounts, Telemetry
 from proxy.workers.channel import Gone
 from proxy.workers.child import Child
@@ -39,7 +40,6 @@ class Supervisor:
     """
 
     def __init__(self, config: Config, source: Source, text: bytes | None) -> None:
-        self._source, self._text = source, text
         self._config = config  # in force
         self._via = new_via()
         self.addresses: list[Address] = []
@@ -48,7 +48,7 @@ class Supervisor:
         self._children: dict[int, Child] = {}  # those that serve, by number
         self._keepers: list[asyncio.Task[None]] = []
         self._registry = CollectorRegistry()
-        self.reloader = Reloader(source, config, self._prepare, ReloadCounts(self._registry))
+        self.reloader = Reloader(source, config, text, self._prepare, ReloadCounts(self._registry))
         text_of_gauge = "Processes that serve calls."
         Gauge("octet_workers", text_of_gauge, registry=self._registry).set_function(lambda: len(self._children))
         self._restarts = Counter(
@@ -114,7 +114,7 @@ class Supervisor:
         self._admin_server, self._admin_listeners = server, Listeners(server)
         await self._admin_listeners.listen([self._config.server.admin])
         (self.admin,) = self._admin_listeners.addresses
-        self.reloader.start(self._text)
+        self.reloader.start()
 
     async def stop(self) -> None:
         """Have all workers drain, and end."""
@@ -258,11 +258,11 @@ class _Ready:
     def __init__(
         self, parent: Supervisor, config: Config, needs_restart: list[str], children: dict[int, Child]
     ) -> None:
-        self.needs_restart = needs_restart
-        self._parent, self._config, self._children = parent, config, children
+        self.config, self.needs_restart = config, needs_restart
+        self._parent, self._children = parent, children
 
     async def commit(self, generation: int) -> None:
-        await self._parent.take(self._config, generation, self._children)
+        await self._parent.take(self.config, generation, self._children)
 
 
 async def _commit(child: Child, generation: int) -> None:

@@ -70,7 +70,7 @@ class Worker:
         settle()
 
     async def _prepare(self, config: Config) -> list[str]:
-        self._prepared = self._running.prepare(config)
+        self._prepared = await self._running.prepare(config)
         return self._prepared.needs_restart
 
     async def _commit(self, generation: int) -> None:

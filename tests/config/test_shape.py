@@ -39,7 +39,7 @@ def up(settings: str) -> str:
         (up("{provider: openai, base_url: api.openai.com}"), "3:24: upstreams.up.base_url: write a URL such as"),
         (up("{provider: openai, base_url: 'http://h?a=1'}"), "queries go under `query`"),
         (up("{provider: openai, proxy: 'http://u:p@h:1'}"), "3:24: upstreams.up.proxy: write the URL without user"),
-        (up("{provider: openai, headers: {a b: x}}"), "3:34: upstreams.up.headers.a b: 'a b' is not a header name"),
+        (up("{provider: openai, headers: {a b: x}}"), "3:34: upstreams.up.headers.a b: is not a header name"),
         (
             up("{provider: openai, headers: {Host: x}}"),
             "upstreams.up.headers.Host: the header Host is the sidecar's own",

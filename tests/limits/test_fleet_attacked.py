@@ -21,7 +21,7 @@ def begin(start: Start, redis: RedisServer) -> Begin:
 
     async def started(**tree: Any) -> Sidecar:
         sidecar = await start(**tree, redis={"url": redis.url, "timeout_seconds": 5.0})
-        await until(lambda: all(getattr(link, "_leasing", True) for link in sidecar.app.upstreams._links.values()))
+        await until(lambda: all(getattr(link, "_leasing", True) for link in sidecar.app.upstreams._shares.values()))
         return sidecar
 
     return started
