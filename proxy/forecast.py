@@ -86,10 +86,14 @@ def _stays(before: Router, after: Router, served: Served, told: Forecast) -> flo
             return 0.0
         name, shares = rule.name, _shares(rule, served.model)
     known = before.rule(served.route)
-    was = _shares(known, served.model).get(place, 1.0) if known is not None else 1.0
-    stays = min(1.0, shares.get(place, 0.0) / was) if was else float(place in shares)
-    others = {other: share for other, share in shares.items() if other != place and share}
-    for other, share in others.items():
+    were = _shares(known, served.model) if known is not None else {place: 1.0}
+    if were.get(place):
+        stays = min(1.0, shares.get(place, 0.0) / were[place])
+        others = {each: share for each, share in shares.items() if each != place and share}
+    else:  # another was tried before it
+        stays = max(shares.get(place, 0.0), sum(min(share, shares.get(each, 0.0)) for each, share in were.items()))
+        others = {each: share - were.get(each, 0.0) for each, share in shares.items() if share > were.get(each, 0.0)}
+    for other, share in others.items() if stays < 1 else ():
         way = f"{served.route}: {'/'.join(place)}", f"{name}: {'/'.join(other)}"
         told.elsewhere[way] += (1 - stays) * share / sum(others.values())
     return stays if others else 1.0

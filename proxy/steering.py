@@ -4,6 +4,7 @@ import json
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from proxy.generations import Generations
 from proxy.telemetry import Telemetry
 
 PATIENCE_SECONDS = 10.0
+_straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the token is for nobody on the way
 
 
 async def explained(config: Config, options: Namespace) -> Json:
@@ -24,6 +26,8 @@ async def explained(config: Config, options: Namespace) -> Json:
     try:
         snapshot = generations.commit(await generations.prepare(config), 1)
         return explain(snapshot, _asked(options))
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("what is asked is not UTF-8") from error
     finally:
         await generations.close()
 
@@ -33,7 +37,7 @@ def _asked(options: Namespace) -> Json:
     if options.body is not None:
         try:
             asked["body"] = json.loads(Path(options.body).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{options.body} holds no call: {error}") from error
     for name in ("model", "caller"):
         if getattr(options, name) is not None:
@@ -52,6 +56,15 @@ def _header(text: str) -> tuple[str, str]:
 
 def explanation(told: Json) -> Iterator[str]:
     """The same for people."""
+    return map(_plain, _explanation(told))
+
+
+def _plain(line: str) -> str:
+    """A line that steers no terminal, whatever callers wrote."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
+def _explanation(told: Json) -> Iterator[str]:
     tokens = told["tokens"]
     mode, caller = " (stream)" if told["stream"] else "", f" of {told['caller']}" if told["caller"] else ""
     yield f"{told['model']}{mode}{caller}: about {tokens['prompt']} tokens, and at most {tokens['answer']} of answer"
@@ -60,7 +73,8 @@ def explanation(told: Json) -> Iterator[str]:
     if told["route"] is not None:
         yield f"  {'route':12} {told['route']} ({told['strategy']})"
     for index, target in enumerate(told["targets"]):
-        yield f"  {'' if index else 'targets':12} {index + 1}. {_target(target, told['first'])}"
+        here = told["first"] is not None and index == told["targets"].index(_first(told))
+        yield f"  {'' if index else 'targets':12} {index + 1}. {_target(target)}{' <- goes here' if here else ''}"
     for index, skipped in enumerate(told.get("skipped", ())):
         yield f"  {'' if index else 'skipped':12} {_place(skipped)}: {skipped['because']}"
     if "mirror" in told:
@@ -77,7 +91,13 @@ def _place(target: Json) -> str:
     return f"{target['upstream']}/{target['model']}"
 
 
-def _target(target: Json, first: Json | None) -> str:
+def _first(told: Json) -> Json:
+    """The target that is tried first."""
+    first: Json = told["first"]
+    return next(target for target in told["targets"] if all(target[name] == first[name] for name in first))
+
+
+def _target(target: Json) -> str:
     notes = ["fallback"] if target["fallback"] else []
     notes += [f"{name} {target[name]}" for name in ("weight", "score") if target.get(name) is not None]
     notes += [f"{name}={value}" for name, value in target["labels"].items()]
@@ -86,9 +106,8 @@ def _target(target: Json, first: Json | None) -> str:
     if target["dropped"]:
         notes.append(f"drops {', '.join(target['dropped'])}")
     notes += [text for text in (target["because"], target["refuses"]) if text]
-    here = " <- goes here" if first is not None and all(target[name] == first[name] for name in first) else ""
     told = f" ({'; '.join(notes)})" if notes else ""
-    return f"{_place(target)}{told}{here}"
+    return f"{_place(target)}{told}"
 
 
 def compared(old: Config, new: Config, lines: Iterable[Json] | None) -> Iterator[str]:
@@ -96,7 +115,7 @@ def compared(old: Config, new: Config, lines: Iterable[Json] | None) -> Iterator
     changes = differences(old, new)
     yield from (f"  {change}" for change in changes) if changes else ["  no difference"]
     if lines is not None:
-        yield from _told(forecast(old, new, read_served(lines)))
+        yield from map(_plain, _told(forecast(old, new, read_served(lines))))
 
 
 def _told(told: Forecast) -> Iterator[str]:
@@ -119,7 +138,7 @@ def log_lines(file: str) -> Iterator[Json]:
         for line in log:
             try:
                 told = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(told, dict):
                 yield told
@@ -130,6 +149,12 @@ def recent_calls(url: str, token: str | None) -> list[Json]:
     request = urllib.request.Request(f"{url.rstrip('/')}/admin/calls?limit=1000")  # noqa: S310  # an operator's own
     if token is not None:
         request.add_header("authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
-        told: Any = json.load(answer)
-    return list(told["calls"])
+    try:
+        with _straight.open(request, timeout=PATIENCE_SECONDS) as answer:
+            told: Any = json.load(answer)
+    except (HTTPException, RecursionError) as error:
+        raise OSError(f"it is no sidecar ({type(error).__name__})") from error
+    calls = told.get("calls") if isinstance(told, dict) else None
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise OSError("it is no sidecar: there are no calls in its answer")
+    return calls

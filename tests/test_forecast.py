@@ -70,7 +70,6 @@ def test_a_second_target_that_served() -> None:
     assert forecast(same, same, calls(4, "b")).same == 4
 
 
-@pytest.mark.xfail(strict=True, reason="forecast: what a fallback, or a lower tier, has served counts as moved")
 @pytest.mark.parametrize(
     "route",
     [

@@ -81,12 +81,16 @@ class Reserved:
 
     def __init__(self, addresses: Sequence[Address] | None) -> None:
         self._sockets: list[socket.socket] = []
+        self._locks: list[socket.socket] = []
         self.addresses: list[Address] = []
         try:
             for address in addresses if addresses is not None else default_addresses():
+                if address.path:
+                    raise ListenError(f"cannot listen at {address}: several processes cannot share a unix socket")
                 with as_listen_errors(address):
                     _reserve(address, shared=False).close()  # another program that shares its port would go unnoticed
                     self._sockets.append(_reserve(address, shared=True))
+                    self._locks.append(_lock(_bound(self._sockets[-1])))
         except NoSuchAddress:
             if addresses is not None or not self._sockets:
                 self.close()
@@ -98,13 +102,24 @@ class Reserved:
 
     def close(self) -> None:
         """Keep them no longer."""
-        for each in self._sockets:
+        for each in (*self._sockets, *self._locks):
             each.close()
 
 
 def default_addresses() -> list[Address]:
     """Where a sidecar listens that is told nothing."""
     return [Address("127.0.0.1", DEFAULT_PORT), Address("::1", DEFAULT_PORT)]
+
+
+def _lock(address: Address) -> socket.socket:
+    """Nobody else who shares ports can have this one: two that begin at once would not notice each other."""
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(f"\0octet {address}")  # an abstract name: it goes with the process, and counts where the port does
+    except BaseException:
+        lock.close()
+        raise
+    return lock
 
 
 def _reserve(address: Address, *, shared: bool) -> socket.socket:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from proxy.call import Call
-from proxy.config import Globs, Match
+from proxy.config import Globs, Match, is_glob
 from proxy.openai_format.estimate import Estimate
 from proxy.openai_format.features import metadata_of, offers_tools, shows_images
+from proxy.routing.choice import Passed
 
 Holds = Callable[[Call, Estimate], bool]
 
@@ -22,10 +23,11 @@ class Condition(NamedTuple):
 class Matcher:
     """A rule's `match`, made ready."""
 
-    def __init__(self, match: Match) -> None:
+    def __init__(self, match: Match, route: str = "") -> None:
         self._globs = Globs(match.model)
         self._regex = re.compile(match.model_regex).fullmatch if match.model_regex is not None else None
         self._conditions = tuple(_conditions(match))
+        self._tests = tuple((holds, Passed(route, key)) for key, holds in self._conditions)
 
     def model_key(self, model: str) -> str | None:
         """The key that keeps the rule from calls for this model; None: none does."""
@@ -42,11 +44,11 @@ class Matcher:
         """Whether those of its conditions that have these keys hold."""
         return all(holds(call, tokens) for key, holds in self._conditions if key in keys)
 
-    def key(self, call: Call, tokens: Estimate) -> str | None:
-        """The key that keeps the rule from a call whose model fits; None: none does."""
-        for key, holds in self._conditions:
+    def misfit(self, call: Call, tokens: Estimate) -> Passed | None:
+        """What keeps the rule from a call whose model fits; None: nothing does."""
+        for holds, passed in self._tests:
             if not holds(call, tokens):
-                return key
+                return passed
         return None
 
 
@@ -57,7 +59,7 @@ def _conditions(match: Match) -> Iterator[Condition]:
     if match.caller:
         yield Condition("caller", _caller(match.caller))
     for name, glob in match.headers.items():
-        yield Condition(f"headers.{name}", _header(name.lower(), Globs([glob])))
+        yield Condition(f"headers.{name}", _header(name.lower(), glob))
     if (tools := match.tools) is not None:
         yield Condition("tools", lambda call, _: offers_tools(call) is tools)
     if (images := match.images) is not None:
@@ -75,7 +77,11 @@ def _caller(names: Sequence[str]) -> Holds:
     return lambda call, _: call.caller.name in wanted
 
 
-def _header(name: str, globs: Globs) -> Holds:
+def _header(name: str, glob: str) -> Holds:
+    if not is_glob(glob):
+        return lambda call, _: call.headers.get(name) == glob
+    globs = Globs([glob])
+
     def holds(call: Call, _: Estimate) -> bool:
         value = call.headers.get(name)
         return value is not None and globs.fit(value)

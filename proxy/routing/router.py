@@ -53,11 +53,11 @@ class Router:
             return Choice(direct)
         passed: list[Passed] = []
         for rule in self._rules_for(call.model):
-            key = rule.matcher.key(call, tokens)
-            if key is None:
+            misfit = rule.matcher.misfit(call, tokens)
+            if misfit is None:
                 choice = rule.choose(call, tokens, sight, dry=dry)
-                return choice._replace(passed=tuple(passed)) if passed else choice
-            passed.append(Passed(rule.name, key))
+                return Choice(choice.route, tuple(passed), choice.skipped, choice.scores) if passed else choice
+            passed.append(misfit)
         raise NotFound(
             "The model does not exist here: no route takes it. GET /v1/models lists those that do.",
             param="model",
@@ -67,10 +67,11 @@ class Router:
     def passed(self, call: Call, tokens: Estimate) -> Iterator[Passed]:
         """Every rule before the one that takes the call, and the key that kept it away; all of them if none does."""
         for rule in self.rules:
-            key = rule.matcher.model_key(call.model) or rule.matcher.key(call, tokens)
-            if key is None:
+            key = rule.matcher.model_key(call.model)
+            misfit = Passed(rule.name, key) if key is not None else rule.matcher.misfit(call, tokens)
+            if misfit is None:
                 return
-            yield Passed(rule.name, key)
+            yield misfit
 
     def rule(self, name: str) -> Rule | None:
         """A rule by its name."""

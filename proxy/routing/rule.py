@@ -35,7 +35,7 @@ class Rule:
     def __init__(self, rule: RouteRule, config: Config, prices: PriceList, chance: Chance) -> None:
         self.name = rule.name or ""
         self.rule = rule
-        self.matcher = Matcher(rule.match)
+        self.matcher = Matcher(rule.match, self.name)
         self.spelled = {name for name in (*rule.match.model, *rule.list) if not is_glob(name)}
         self._upstreams = config.upstreams
         self._prices = prices

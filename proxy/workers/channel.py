@@ -128,16 +128,13 @@ class Answering:
 
     async def _answer(self, question: Question) -> None:
         try:
-            reply = Reply(question.number, await self._act(question.what, question.arguments))
+            send(self._writer, Reply(question.number, await self._act(question.what, question.arguments)))
         except (ProxyError, ConfigError) as error:
-            reply = Reply(question.number, None, _told(error))
-        except Exception as error:
-            reply = Reply(
-                question.number, None, ("ProxyFault", {"message": f"a worker failed: {type(error).__name__}"})
-            )
-            send(self._writer, reply)
+            send(self._writer, Reply(question.number, None, _told(error)))
+        except Exception as error:  # what cannot be said, too
+            message = f"a worker failed: {type(error).__name__}"
+            send(self._writer, Reply(question.number, None, ("ProxyFault", {"message": message})))
             raise
-        send(self._writer, reply)
 
 
 def _told(error: ProxyError | ConfigError) -> tuple[str, dict[str, Any]]:
@@ -152,4 +149,7 @@ def _raised(name: str, fields: dict[str, Any]) -> Exception:
     if name == "ConfigError":
         return ConfigError(fields["mistakes"])
     kind: Callable[..., Exception] = getattr(errors, name, ProxyFault)
-    return kind(**fields)
+    try:
+        return kind(**fields)
+    except TypeError:  # it wants to know more
+        return ProxyFault(fields["message"], code=fields.get("code"))

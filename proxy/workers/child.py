@@ -2,18 +2,35 @@
 
 import asyncio
 import contextlib
+import logging
+import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
+from proxy.errors import ProxyError
 from proxy.workers.channel import Channel, Gone
 
+logger = logging.getLogger("octet")
+
+_PLACE = str(Path(__file__).parent.parent.parent)  # of our own package, and of nothing that lies where we were begun
+_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from proxy.workers.worker import main; sys.exit(main())"
+ANSWER_SECONDS = 5.0  # for what takes a worker a moment
+BEGIN_SECONDS = 60.0
 LEAVING_SECONDS = 5.0  # that a worker may take to end once it has drained
+
+
+def _deaf() -> None:
+    """A terminal's Ctrl-C is for all of us: the parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Child:
     """A process of ours, and the channel to it."""
+
+    generation = 0  # of the configuration it has
+    told = ""  # its metrics, as it told them last
 
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
         self._process, self._channel = process, channel
@@ -24,8 +41,8 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "proxy.workers.worker", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
+                sys.executable, "-P", "-c", _CODE, _PLACE, str(theirs.fileno()), pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL, preexec_fn=_deaf,
             )  # fmt: skip
         return cls(process, Channel(*await asyncio.open_connection(sock=ours)))
 
@@ -33,9 +50,15 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, what: str, **arguments: Any) -> Coroutine[Any, Any, Any]:
-        """Have it do something; see `Channel.ask`."""
-        return self._channel.ask(what, **arguments)
+    async def ask(self, what: str, *, patience: float = ANSWER_SECONDS, **arguments: Any) -> Any:
+        """Have it do something; see `Channel.ask`. One that does not answer is ended: it serves nobody either."""
+        try:
+            async with asyncio.timeout(patience):
+                return await self._channel.ask(what, **arguments)
+        except TimeoutError as error:
+            logger.error("process %d does not answer; it is ended", self.pid)
+            self.kill()
+            raise Gone from error
 
     async def ended(self) -> int:
         """Until the process has ended; its exit code."""
@@ -43,10 +66,10 @@ class Child:
         await self._channel.close()
         return code
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
         """Have it drain, as long as it may, and end."""
-        with contextlib.suppress(Gone):
-            await self.ask("stop")
+        with contextlib.suppress(Gone, ProxyError):
+            await self.ask("stop", patience=patience + LEAVING_SECONDS)
         try:
             async with asyncio.timeout(LEAVING_SECONDS):
                 await self.ended()

@@ -15,6 +15,24 @@ _FIRST = frozenset({"python_info"})
 _PARENTS = frozenset({"octet_config_reloads", "octet_config_last_reload_successful"})  # the parent tells these itself
 
 
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], Sample]
+
+
+class Past:
+    """What workers that have ended had counted: sums must not fall, or they would be taken for begun anew."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, Metric] = {}
+        self.samples: dict[str, Samples] = {}
+
+    def add(self, text: str) -> None:
+        """One more has ended; this is what it told last."""
+        for family in text_string_to_metric_families(text):
+            if family.type in ("counter", "histogram"):
+                self.families.setdefault(family.name, family)
+                _add(self.samples.setdefault(family.name, {}), family)
+
+
 class Merged:
     """The metrics of all workers as one registry.
 
@@ -23,27 +41,28 @@ class Merged:
         own: families that the parent tells itself.
     """
 
-    def __init__(self, texts: Sequence[str], own: Iterable[Metric]) -> None:
+    def __init__(self, texts: Sequence[str], own: Iterable[Metric], past: Past | None = None) -> None:
         self._texts = texts
         self._own = list(own)
+        self._past = past or Past()
 
     def collect(self) -> Iterator[Metric]:
         """Counters, histograms and most gauges are added up."""
-        families: dict[str, Metric] = {}
-        samples: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], Sample]] = {}
+        families = dict(self._past.families)
+        samples = {name: dict(each) for name, each in self._past.samples.items()}
         for text in self._texts:
             for family in text_string_to_metric_families(text):
-                if family.name not in _PARENTS:
-                    families.setdefault(family.name, family)
-                    _add(samples.setdefault(family.name, {}), family)
+                families.setdefault(family.name, family)
+                _add(samples.setdefault(family.name, {}), family)
         for name, family in families.items():
-            merged = Metric(name, family.documentation, family.type)
-            merged.samples = list(samples[name].values())
-            yield merged
+            if name not in _PARENTS:
+                merged = Metric(name, family.documentation, family.type)
+                merged.samples = list(samples[name].values())
+                yield merged
         yield from self._own
 
 
-def _add(known: dict[tuple[str, tuple[tuple[str, str], ...]], Sample], family: Metric) -> None:
+def _add(known: Samples, family: Metric) -> None:
     for sample in family.samples:
         key = sample.name, tuple(sorted(sample.labels.items()))
         before = known.get(key)
@@ -59,7 +78,7 @@ def _add(known: dict[tuple[str, tuple[tuple[str, str], ...]], Sample], family: M
 
 def added(several: Sequence[Any]) -> Any:
     """Answers as one: numbers are added up, a claim holds if it holds for all."""
-    first = several[0]
+    first = next((each for each in several if each is not None), None)
     if isinstance(first, Mapping):
         names = dict.fromkeys(name for each in several if isinstance(each, Mapping) for name in each)
         return {
@@ -67,10 +86,10 @@ def added(several: Sequence[Any]) -> Any:
             for name in names
         }
     if isinstance(first, bool):
-        return all(several)
+        return all(each for each in several if each is not None)
     if isinstance(first, int | float):
         return sum(each for each in several if isinstance(each, int | float))
-    return next((each for each in several if each is not None), None)
+    return first
 
 
 def listed(several: Mapping[int, Json], name: str) -> Json:

@@ -1,6 +1,6 @@
 """What of a configuration each of several processes gets: what is limited for all is divided among them."""
 
-from proxy.config import Address, Config, Limits
+from proxy.config import Address, Config, Limits, RouteRule
 
 
 def share_of(config: Config, number: int, count: int, addresses: list[Address]) -> Config:
@@ -20,7 +20,16 @@ def share_of(config: Config, number: int, count: int, addresses: list[Address]) 
         if config.redis is not None:
             return limits
         whole = {name: getattr(limits, name) for name in ("concurrent", "requests_per_minute", "tokens_per_minute")}
-        return limits.model_copy(update={name: part(each) for name, each in whole.items() if each is not None})
+        queue = part(limits.queue) if limits.queue and limits.concurrent is not None else limits.queue
+        parts = {name: part(each) for name, each in whole.items() if each is not None}
+        return limits.model_copy(update={**parts, "queue": queue})
+
+    def copied(route: RouteRule) -> RouteRule:
+        if route.mirror is None:
+            return route
+        return route.model_copy(
+            update={"mirror": route.mirror.model_copy(update={"concurrent": part(route.mirror.concurrent)})}
+        )
 
     server, memory = config.server, config.cache.memory
     upstreams = {
@@ -38,8 +47,14 @@ def share_of(config: Config, number: int, count: int, addresses: list[Address]) 
     return config.model_copy(
         update={
             "server": server.model_copy(
-                update={"callers": callers, "max_buffered_bytes": buffered, "listen": tuple(addresses)}
+                update={
+                    "callers": callers,
+                    "max_buffered_bytes": buffered,
+                    "max_connections": part(server.max_connections),
+                    "listen": tuple(addresses),
+                }
             ),
+            "routes": tuple(map(copied, config.routes)),
             "upstreams": upstreams,
             "cache": config.cache.model_copy(update={"memory": memory}),
         }

@@ -1,6 +1,7 @@
 """The parent of several processes that share a port: it keeps them, steers them, and tells of them as of one."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,21 +17,23 @@ from proxy.config import Address, Config, ConfigError, hold
 from proxy.edge.admin import AdminEndpoints
 from proxy.edge.listening import ListenError, Listeners, Reserved
 from proxy.edge.server import HttpServer
-from proxy.errors import NotFound, ProxyError, ProxyFault
+from proxy.errors import ProxyError
 from proxy.generations import new_via
 from proxy.reload import Attempt, Reloader
 from proxy.sources import Source
 from proxy.telemetry import ReloadCounts, Telemetry
 from proxy.workers.channel import Gone
-from proxy.workers.child import Child
-from proxy.workers.merging import Merged, added, listed
+from proxy.workers.child import BEGIN_SECONDS, Child
+from proxy.workers.crew import Crew
+from proxy.workers.merging import Merged
 from proxy.workers.shares import share_of
 from proxy.workers.worker import Beginning
 
 logger = logging.getLogger("octet")
 
 MOST_WAIT = 5.0  # seconds, before a worker that keeps dying is begun again
-METRICS_PATIENCE = 2.0  # seconds, for a worker that does not answer
+PING_SECONDS = 5.0  # between looks whether a worker answers
+PING_PATIENCE = 15.0
 
 
 class Supervisor:
@@ -45,20 +48,21 @@ class Supervisor:
         self.addresses: list[Address] = []
         self.admin: Address | None = None
         self.draining = False
-        self._children: dict[int, Child] = {}  # those that serve, by number
+        self._generation = 1
+        self.crew = Crew()
         self._keepers: list[asyncio.Task[None]] = []
         self._registry = CollectorRegistry()
         self.reloader = Reloader(source, config, text, self._prepare, ReloadCounts(self._registry))
         text_of_gauge = "Processes that serve calls."
-        Gauge("octet_workers", text_of_gauge, registry=self._registry).set_function(lambda: len(self._children))
+        Gauge("octet_workers", text_of_gauge, registry=self._registry).set_function(lambda: len(self.crew.children))
         self._restarts = Counter(
             "octet_worker_restarts", "Workers that died and were replaced.", registry=self._registry
         )
 
     @property
     def ready(self) -> bool:
-        """Whether new calls are welcome, in every process."""
-        return not self.draining and len(self._children) == self._config.server.workers
+        """Whether new calls are welcome; while one worker is replaced, the others take them."""
+        return not self.draining and bool(self.crew.children)
 
     @property
     def auth(self) -> Auth:
@@ -76,7 +80,7 @@ class Supervisor:
 
         def on_signal(number: int) -> None:
             if stopped.is_set():
-                for child in self._children.values():
+                for child in self.crew.children.values():
                     child.kill()
                 os._exit(128 + number)
             stopped.set()
@@ -124,8 +128,9 @@ class Supervisor:
             keeper.cancel()
         if self._keepers:
             await asyncio.wait(self._keepers)
-        await asyncio.gather(*(child.stop() for child in self._children.values()))
-        self._children.clear()
+        patience = self._config.server.drain_delay_seconds + self._config.server.drain_seconds
+        await asyncio.gather(*(child.stop(patience) for child in self.crew.children.values()))
+        self.crew.children.clear()
         if self.admin is not None:
             self._admin_listeners.close()
             await self._admin_server.shutdown(0.5)
@@ -141,20 +146,31 @@ class Supervisor:
         Raises:
             ProxyError, ConfigError: it cannot.
         """
-        generation, config = self.reloader.generation, self._config
+        generation, config = self._generation, self._config
         child = await Child.spawn()
         try:
-            await child.ask("start", beginning=Beginning(self._share(config, number), Place(self._via, generation)))
-            while generation != self.reloader.generation:  # another has come into force meanwhile
-                generation, config = self.reloader.generation, self._config
-                await child.ask("prepare", config=self._share(config, number))
-                await child.ask("commit", generation=generation)
+            await child.ask(
+                "start",
+                patience=BEGIN_SECONDS,
+                beginning=Beginning(self._share(config, number), Place(self._via, generation)),
+            )
+            child.generation = generation
+            while child.generation != self._generation:  # another has come into force meanwhile
+                await self._bring_up(child, number)
+            await self.crew.hold(child)
         except BaseException:
             child.kill()
             await child.ended()
             raise
-        self._children[number] = child
+        self.crew.children[number] = child
         return child
+
+    async def _bring_up(self, child: Child, number: int) -> None:
+        """Have a worker take over what is in force."""
+        generation = self._generation
+        await child.ask("prepare", config=self._share(self._config, number))
+        await child.ask("commit", generation=generation)
+        child.generation = generation
 
     def _share(self, config: Config, number: int) -> Config:
         return share_of(config, number, self._config.server.workers, self.addresses)
@@ -164,10 +180,11 @@ class Supervisor:
         loop, wait = asyncio.get_running_loop(), 0.1
         while True:
             began = loop.time()
-            child = self._children.get(number)
+            child = self.crew.children.get(number)
             if child is not None:
-                code = await child.ended()
-                self._children.pop(number, None)
+                code = await self._until_ended(child)
+                self.crew.children.pop(number, None)
+                self.crew.past.add(child.told)
                 logger.error("worker %d (process %d) has ended with %s; it is replaced", number, child.pid, code)
                 self._restarts.inc()
             wait = 0.1 if child is not None and loop.time() - began > MOST_WAIT else min(2 * wait, MOST_WAIT)
@@ -177,12 +194,23 @@ class Supervisor:
             except (ProxyError, ConfigError, Gone, OSError) as error:
                 logger.error("worker %d cannot begin: %s", number, str(error) or type(error).__name__)
 
+    async def _until_ended(self, child: Child) -> int:
+        """Its exit code; one that answers nothing any more is ended."""
+        ended = asyncio.ensure_future(child.ended())
+        try:
+            while not (await asyncio.wait([ended], timeout=PING_SECONDS))[0]:
+                with contextlib.suppress(Gone, ProxyError):
+                    await child.ask("ping", patience=PING_PATIENCE)
+            return ended.result()
+        finally:
+            ended.cancel()
+
     # Configurations.
 
     async def _prepare(self, config: Config) -> "_Ready":
         """Have every worker make it ready; all of them can, or none does."""
         held, needs_restart = hold(self._config, config)
-        children = dict(self._children)
+        children = dict(self.crew.children)
         asked = [child.ask("prepare", config=self._share(held, number)) for number, child in sorted(children.items())]
         told = await asyncio.gather(*asked, return_exceptions=True)
         failures = [each for each in told if isinstance(each, BaseException) and not isinstance(each, Gone)]
@@ -193,63 +221,38 @@ class Supervisor:
 
     async def take(self, config: Config, generation: int, children: dict[int, Child]) -> None:
         """Put in force what they have made ready."""
-        self._config, self._auth = config, Auth(config.server)
+        self._config, self._auth, self._generation = config, Auth(config.server), generation
         await asyncio.gather(*(_commit(child, generation) for child in children.values()))
-        for number, child in list(self._children.items()):
-            if child not in children.values():  # it has begun since, with what was in force then
-                await child.ask("prepare", config=self._share(config, number))
-                await _commit(child, generation)
+        while late := [number for number, child in self.crew.children.items() if child.generation != generation]:
+            for number in late:  # they have begun since, with what was in force then
+                await self._catch_up(number)
+
+    async def _catch_up(self, number: int) -> None:
+        """Have a worker take over what is in force; one that cannot is replaced by one that begins with it."""
+        child = self.crew.children.get(number)
+        if child is None:
+            return
+        try:
+            await self._bring_up(child, number)
+        except (Gone, ProxyError, ConfigError) as error:
+            logger.error("process %d cannot be brought up to date: %s", child.pid, error)
+            child.kill()
+            self.crew.children.pop(number, None)
+            await child.ended()
 
     # An operator's side.
 
     async def metrics(self) -> Merged:
-        """Those of all workers that answer, and the parent's own."""
-        told = await self._ask_all("metrics", {})
-        return Merged(list(told.values()), self._registry.collect())
+        """Those of all workers, and the parent's own."""
+        return await self.crew.metrics(self._registry.collect())
 
     async def ask(self, what: str, **arguments: Any) -> Json:
         """What an operator asks, of whom it concerns; raises ProxyError."""
         if what == "config":
-            return {**self.reloader.describe(), "workers": {n: each.pid for n, each in self._children.items()}}
+            return {**self.reloader.describe(), "workers": {n: each.pid for n, each in self.crew.children.items()}}
         if what == "reload":
             return (await self.reloader.reload("/admin/reload")).told()
-        if what == "explain":
-            return await self._ask_one(what, arguments)
-        told = await self._ask_all(what, arguments)
-        if what == "upstreams":
-            return listed(told, "upstreams")
-        if what == "calls":
-            calls = sorted(listed(told, "calls")["calls"], key=lambda call: call["time"], reverse=True)
-            return {"calls": calls[: arguments["limit"]]}
-        if what in ("call", "open", "reset"):
-            return next(iter(told.values()))
-        merged: Json = added(list(told.values()))
-        return merged
-
-    async def _ask_one(self, what: str, arguments: dict[str, Any]) -> Json:
-        for child in list(self._children.values()):
-            try:
-                told: Json = await child.ask(what, **arguments)
-            except Gone:
-                continue
-            return told
-        raise ProxyFault("no worker is there", status=503, code="no_worker")
-
-    async def _ask_all(self, what: str, arguments: dict[str, Any]) -> dict[int, Any]:
-        """What each worker says; of one that has none of it nothing, unless that is true of all."""
-        children = dict(sorted(self._children.items()))
-        asked = (asyncio.wait_for(child.ask(what, **arguments), METRICS_PATIENCE) for child in children.values())
-        told = dict(zip(children, await asyncio.gather(*asked, return_exceptions=True), strict=True))
-        good = {number: each for number, each in told.items() if not isinstance(each, BaseException)}
-        for failure in told.values():
-            if isinstance(failure, BaseException) and not isinstance(failure, Gone | TimeoutError | NotFound):
-                raise failure
-        for failure in told.values():
-            if isinstance(failure, NotFound) and not good:
-                raise failure
-        if not good:
-            raise ProxyFault("no worker is there", status=503, code="no_worker")
-        return good
+        return await self.crew.ask(what, arguments)
 
 
 class _Ready:
@@ -269,8 +272,9 @@ async def _commit(child: Child, generation: int) -> None:
     """Have a worker take over what it has made ready. One that cannot is replaced by one that begins with it."""
     try:
         await child.ask("commit", generation=generation)
+        child.generation = generation
     except Gone:
-        return
+        child.generation = generation  # it has ended, or is about to
     except ProxyError as error:
         logger.error("process %d did not take generation %d over: %s", child.pid, generation, error)
         child.kill()
@@ -278,4 +282,6 @@ async def _commit(child: Child, generation: int) -> None:
 
 def _as_begun(failure: BaseException) -> BaseException:
     """Why a worker cannot begin, as one process would say it."""
+    if isinstance(failure, Gone):
+        return ListenError("a worker ended before it had begun; its last words are above")
     return ListenError(failure.message) if isinstance(failure, ProxyError) else failure

@@ -47,6 +47,7 @@ class Worker:
             "discard": self._discard,
             "metrics": self._metrics,
             "stop": self.stop,
+            "ping": self._ping,
         }
 
     async def act(self, what: str, arguments: dict[str, Any]) -> Any:
@@ -78,6 +79,9 @@ class Worker:
         if prepared is None:
             raise ProxyFault("nothing has been prepared")
         self._running.take(prepared, generation)
+
+    async def _ping(self) -> None:
+        """It answers."""
 
     async def _discard(self) -> None:
         self._prepared = None
@@ -120,10 +124,6 @@ async def work(descriptor: int) -> int:
 
 
 def main() -> int:
-    """The command of a worker; its only argument is the channel's descriptor."""
+    """The command of a worker; its arguments are where our package is, and the channel's descriptor."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return run(work(int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run(work(int(sys.argv[2])))

@@ -37,9 +37,6 @@ async def test_open_and_reset_reach_every_worker(begin: Begin) -> None:
     assert [await fleet.call(session=line.session) for line in lines] == [200] * 3
 
 
-@pytest.mark.xfail(
-    strict=True, reason="supervisor: what an operator holds open is unknown to a worker that begins later"
-)
 async def test_a_successor_knows_what_is_held_open(begin: Begin) -> None:
     """An upstream that is to be left alone until somebody says otherwise is left alone by new workers too."""
     fleet = await begin()

@@ -82,21 +82,18 @@ def test_what_is_not_limited_stays_so() -> None:
     assert made.server.listen != share.server.listen
 
 
-@pytest.mark.xfail(strict=True, reason="shares: server.max_connections is whole in every worker")
 def test_callers_connections_are_divided() -> None:
     """No more connections of callers are held by all workers together than the file allows."""
     made = config({}, server={"max_connections": 100})
     assert sum(share_of(made, number, 3, AT).server.max_connections for number in range(3)) == 100
 
 
-@pytest.mark.xfail(strict=True, reason="shares: limits.queue is whole in every worker")
 def test_queues_are_divided() -> None:
     """No more calls wait in all workers together than the file allows."""
     made = config({"concurrent": 3, "queue": 30})
     assert sum(share_of(made, number, 3, AT).upstreams["a"].limits.queue for number in range(3)) == 30
 
 
-@pytest.mark.xfail(strict=True, reason="shares: mirror.concurrent is whole in every worker")
 def test_copies_are_divided() -> None:
     """No more copies are under way from all workers together than the file allows."""
     tree: Tree = {

@@ -117,9 +117,6 @@ def test_answers_are_added_up(several: list[Any], one: Any) -> None:
     assert added(several) == one
 
 
-@pytest.mark.xfail(
-    strict=True, reason="merging: where the first worker tells none, only one of the other numbers counts"
-)
 def test_numbers_that_the_first_does_not_have() -> None:
     """Numbers are added up whichever worker has none."""
     assert added([None, 2, 3]) == added([2, None, 3]) == 5

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -169,7 +168,6 @@ async def test_a_frozen_worker_does_not_hold_up_a_scrape(begin: Begin) -> None:
         fleet.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.xfail(strict=True, reason="supervisor: what a worker has counted is gone with it, and sums fall")
 async def test_counters_never_fall_when_a_worker_is_replaced(begin: Begin) -> None:
     """What a worker had counted when it was last asked stays in the sum: a fall is a reset, and doubles every rate."""
     fleet = await begin()

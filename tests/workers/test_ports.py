@@ -138,7 +138,6 @@ async def test_operators_and_callers_at_one_port(octet: Octet, simulator: Simula
     assert fleet.heard(f"cannot listen at {address}: it is taken") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="listening: an address that stands twice is no error, as it is with one process")
 def test_an_address_that_stands_twice() -> None:
     """The same address twice is a mistake, as it is for one process."""
     address = Address("127.0.0.1", free_port())
@@ -146,9 +145,6 @@ def test_an_address_that_stands_twice() -> None:
         Reserved([address, address]).close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="listening: until their workers listen, two parents have the same port, unnoticed"
-)
 def test_a_port_that_another_parent_has_just_reserved() -> None:
     """Two sidecars that are started at the same moment do not share their calls: one of them notices."""
     first = Reserved([Address("127.0.0.1", 0)])
@@ -183,9 +179,6 @@ async def test_a_unix_socket_and_workers_from_the_environment(octet: Octet, simu
     assert fleet.heard("server.workers: ") == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="__main__: --listen unix: is not checked: a random port of ALL interfaces is open"
-)
 async def test_a_unix_socket_by_a_flag(octet: Octet, simulator: Simulator, tmp_path: Path) -> None:
     """A unix socket that a flag names is refused as well; never does it become a port that is open to everybody."""
     fleet = await octet(one(simulator), "--listen", f"unix:{tmp_path}/octet.sock")

@@ -97,9 +97,6 @@ async def test_all_workers_die_at_once(begin: Begin) -> None:
     await fleet.ask("/readyz")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="supervisor: metrics() is a 503 where no worker answers, instead of the parent's own"
-)
 async def test_metrics_while_no_worker_is_there(begin: Begin) -> None:
     """That no worker is there can be seen in the metrics: it is what an alert waits for."""
     fleet = await begin()

