@@ -5,11 +5,13 @@ import contextlib
 import logging
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from proxy.errors import ProxyError
+from proxy.process import aside
 from proxy.workers.channel import Channel, Gone
 
 logger = logging.getLogger("octet")
@@ -26,13 +28,21 @@ def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
+    """Begin a process. Not through the loop: uvloop's children hear signals again that were to be ignored."""
+    return subprocess.Popen(  # noqa: S603  # ourselves
+        (sys.executable, "-P", "-c", _CODE, _PLACE, str(descriptor)), pass_fds=(descriptor,),
+        stdin=subprocess.DEVNULL, preexec_fn=_deaf,
+    )  # fmt: skip
+
+
 class Child:
     """A process of ours, and the channel to it."""
 
     generation = 0  # of the configuration it has
     told = ""  # its metrics, as it told them last
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self._process, self._channel = process, channel
 
     @classmethod
@@ -40,10 +50,7 @@ class Child:
         """Begin a process; it waits to be told what to do."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-c", _CODE, _PLACE, str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL, preexec_fn=_deaf,
-            )  # fmt: skip
+            process = await asyncio.to_thread(_spawn, theirs.fileno())
         return cls(process, Channel(*await asyncio.open_connection(sock=ours)))
 
     @property
@@ -62,7 +69,7 @@ class Child:
 
     async def ended(self) -> int:
         """Until the process has ended; its exit code."""
-        code = await self._process.wait()
+        code = await aside(self._process.wait)
         await self._channel.close()
         return code
 
@@ -79,5 +86,4 @@ class Child:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()

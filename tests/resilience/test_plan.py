@@ -100,7 +100,6 @@ def test_targets_come_in_their_order(targets: str, attempts: int | None, walk: s
         (lambda: Overloaded("busy"), "ababa"),
         (lambda: Limited("slowly"), "ababa"),
     ],
-    ids=str,
 )
 def test_what_is_never_repeated(error: Callable[[], UpstreamError], walk: str) -> None:
     """A repeat that would bill twice, or cannot help, is not made; another target is tried."""
