@@ -34,7 +34,9 @@ async def octet(*arguments: str) -> tuple[Process, str, float]:
     assert process.stderr is not None
     told = ""
     while "routes" not in told and "ollama  " not in told:
-        told += (await process.stderr.readline()).decode()
+        line = await process.stderr.readline()
+        assert line, f"it has ended: {told}"
+        told += line.decode()
     return process, told, time.perf_counter() - began
 
 

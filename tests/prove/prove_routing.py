@@ -97,7 +97,7 @@ def generation(simulator: Simulator, number: int) -> dict[str, Any]:
     """A configuration whose route and model say which one it is; every tenth has an upstream more."""
     whole = tree(simulator)
     if number % 10 == 0:
-        whole["upstreams"][f"c{number}"] = whole["upstreams"]["a"]
+        whole["upstreams"][f"c{number}"] = {**whole["upstreams"]["a"]}  # no alias
     whole["routes"] = [
         {"name": f"r{number}", "match": {"model": "m"}, "targets": [{"upstream": "a", "model": f"m{number}"}]},
         {"name": "slow", "match": {"model": "slow"}, "targets": [{"upstream": "b", "model": f"s{number}"}]},
