@@ -19,7 +19,7 @@ from proxy.routing import Router
 from proxy.telemetry import Telemetry
 from proxy.upstream.model_lists import ModelLists
 
-REMEMBERED = 100  # names of each kind that are gone, whose series are still told
+REMEMBERED = 10  # names of each kind that are gone, whose series are still told
 
 
 def new_via() -> str:
