@@ -168,7 +168,7 @@ class Supervisor:
     async def _bring_up(self, child: Child, number: int) -> None:
         """Have a worker take over what is in force."""
         generation = self._generation
-        await child.ask("prepare", config=self._share(self._config, number))
+        await child.ask("prepare", patience=BEGIN_SECONDS, config=self._share(self._config, number))
         await child.ask("commit", generation=generation)
         child.generation = generation
 
@@ -210,8 +210,13 @@ class Supervisor:
     async def _prepare(self, config: Config) -> "_Ready":
         """Have every worker make it ready; all of them can, or none does."""
         held, needs_restart = hold(self._config, config)
+        # One that is frozen is ended now; the others may take as long as their files do.
+        await asyncio.gather(*(child.ask("ping") for child in self.crew.children.values()), return_exceptions=True)
         children = dict(self.crew.children)
-        asked = [child.ask("prepare", config=self._share(held, number)) for number, child in sorted(children.items())]
+        asked = [
+            child.ask("prepare", patience=BEGIN_SECONDS, config=self._share(held, number))
+            for number, child in sorted(children.items())
+        ]
         told = await asyncio.gather(*asked, return_exceptions=True)
         failures = [each for each in told if isinstance(each, BaseException) and not isinstance(each, Gone)]
         if failures:
