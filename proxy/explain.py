@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.admission.parsing import parse
 from proxy.cache.control import control_of
+from proxy.cache.key import Key
 from proxy.call import Call, Caller, Json, Operation
 from proxy.errors import InvalidRequest, NotFound, ProxyError
 from proxy.openai_format.encoding import encode
@@ -177,9 +178,17 @@ def _cache(snapshot: Snapshot, call: Call, choice: Choice) -> Json:
     question = answers.question(call, choice.route, control, record)
     if question is None:
         return {"cacheable": False, "because": "it has neither temperature 0 nor a seed, or asks not to be kept"}
-    kept, now = answers.shelf.memory.peek(question.key.digest), answers.clock()
+    key, kept, now = question.key, answers.shelf.memory.peek(question.key.digest), answers.clock()
     state = "none" if kept is None else "good" if kept.good_until > now else "stale"
-    return {"cacheable": True, "key": question.key.digest.hex(), "tenant": question.key.tenant, "memory": state}
+    return {"cacheable": True, "key": key.digest.hex(), "tenant": key.tenant, "memory": state, "redis": None}
+
+
+async def look_into_redis(snapshot: Snapshot, told: Json) -> None:
+    """Complete what `explain` has told: whether Redis has an entry (true, false, or null: nobody can tell)."""
+    cache, answers = told.get("cache"), snapshot.answers
+    if cache and cache["cacheable"] and answers is not None and answers.shelf.redis is not None:
+        key = Key(bytes.fromhex(cache["key"]), told["route"], cache["tenant"])
+        cache["redis"] = await answers.shelf.redis.holds(key)
 
 
 def describe_call(call: Told) -> Json:

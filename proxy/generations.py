@@ -100,6 +100,8 @@ class Generations:
             for name in [*(name for name in gone if name in names), *list(gone)[:-REMEMBERED]]:
                 gone.pop(name, None)
         self._named = named
+        for gone_route in self._hedging.keys() - named["route"]:
+            del self._hedging[gone_route]
         self._telemetry.prune({label: {*names, *self._gone[label]} for label, names in named.items()})
 
     async def close(self) -> None:

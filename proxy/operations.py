@@ -7,7 +7,7 @@ from typing import Any
 from proxy.admission.auth import Auth
 from proxy.call import Json
 from proxy.errors import NotFound
-from proxy.explain import describe_call, explain
+from proxy.explain import describe_call, explain, look_into_redis
 from proxy.pipeline import Pipeline
 from proxy.reload import Reloader
 from proxy.resources import Resources
@@ -86,7 +86,10 @@ class Operations:
         return await self._resources.purge(wanted)
 
     async def _explain(self, asked: Mapping[str, Any]) -> Json:
-        return explain(self._pipeline.snapshot, asked)
+        snapshot = self._pipeline.snapshot
+        told = explain(snapshot, asked)
+        await look_into_redis(snapshot, told)
+        return told
 
     async def _calls(self, limit: int) -> Json:
         return {"calls": [describe_call(call) for call in islice(self._telemetry.recent.latest(), limit)]}

@@ -149,20 +149,18 @@ class Reloader:
             if look.certificates != self._certificates:
                 changes.append("keys or certificates altered")
             if changes:
-                return await self._take(now, because, look, changes)
+                return await self._take(now, because, look, look.config, changes)
             self._in_force = look.digest  # other words for the same
         return Attempt(now, because, self.generation)
 
-    async def _take(self, now: str, because: str, look: "_Look", changes: list[str]) -> Attempt:
-        if look.config is None:
-            raise look.error
-        ready = await self._prepare(look.config)
+    async def _take(self, now: str, because: str, look: "_Look", read: Config, changes: list[str]) -> Attempt:
+        ready = await self._prepare(read)
         if self._closed:
             raise ConfigError([Mistake(self._source.name, None, (), "the sidecar is shutting down")])
         config, needs_restart = ready.config, tuple(ready.needs_restart)
         await ready.commit(self.generation + 1)
         self.generation += 1
-        self.config, self._read, self._since = config, look.config, now
+        self.config, self._read, self._since = config, read, now
         self._in_force, self._certificates = look.digest, look.certificates
         return Attempt(now, because, self.generation, tuple(changes), needs_restart)
 

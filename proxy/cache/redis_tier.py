@@ -1,69 +1,33 @@
 """The Redis tier: what other sidecars have been answered, and what outlives this one. Calls wait for it briefly.
 
-Source: aiocache 0.12.3 (`backends/redis.py`); its `clear` empties the whole database, and is never called.
+Source: DESIGN.md §8.
 """
 
 import asyncio
 import logging
 import os
-import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from aiocache import RedisCache
-from aiocache.serializers import NullSerializer
 from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
 from proxy.cache.entry import Entry, Foreign, pack, unpack
 from proxy.cache.key import Key
+from proxy.cache.redis_bytes import AT_ONCE, Bytes
 from proxy.config import RedisTier as Settings
-from proxy.shared_state import PATIENCE_SECONDS, TROUBLE, close, connect, end_tasks, kind_of
+from proxy.shared_state import PATIENCE_SECONDS, TROUBLE, close, end_tasks, kind_of
 
 logger = logging.getLogger("octet")
 
-AT_ONCE = 16  # commands; those above wait, and their calls do not
 MOST_ASKED = 256  # calls that wait for an answer; those above do without
 MOST_WRITING = 64  # answers on their way
 LARGE_BYTES = 64 * 1024  # of an answer that is not packed on the loop
 BESIDE_BYTES = 64 * 1024  # of an entry, beside its answer
 LOOK_SECONDS = 1.0  # between two looks whether Redis is well again
-_OURS = re.compile(rb"[^:]+:[^:]+:[0-9a-f]{64}")
 _LEAST_TTL = 0.001
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
-
-
-class _Bytes(RedisCache):  # type: ignore[misc]
-    """Values as they are; of a value that is too large only so much is read as shows that."""
-
-    def __init__(self, settings: Settings, most_bytes: int) -> None:
-        super().__init__(NullSerializer(encoding=None), namespace=f"{settings.namespace}:answer", timeout=None)
-        if settings.url is None:
-            raise ValueError("a Redis tier needs an address")
-        self.client = connect(settings.url, AT_ONCE + 4)
-        self._most_bytes = most_bytes
-
-    def resize(self, most_bytes: int) -> None:
-        """Read so much at most from now on."""
-        self._most_bytes = most_bytes
-
-    async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> bytes | None:  # noqa: ARG002
-        value: Any = await self.client.getrange(key, 0, self._most_bytes)
-        return value or None
-
-    async def keys(self, pattern: str) -> AsyncIterator[bytes]:
-        """Keys of ours that fit, a few at a time; not those of a namespace that begins like ours."""
-        begins = len(f"{self.namespace}:")
-        async for key in self.client.scan_iter(match=f"{self.namespace}:{pattern}", count=500):
-            if _OURS.fullmatch(key, begins):
-                yield key
-
-    async def remove(self, keys: list[bytes]) -> int:
-        """Delete keys as they are in Redis, with their namespace."""
-        if isinstance(self.client, RedisCluster):  # which serves several keys only of one slot
-            return sum([await self.client.unlink(key) for key in keys])
-        return int(await self.client.unlink(*keys))
 
 
 class RedisTier:
@@ -85,7 +49,7 @@ class RedisTier:
     ) -> None:
         self.settings = settings
         self._most_bytes = most_bytes + BESIDE_BYTES
-        self._bytes = _Bytes(settings, self._most_bytes)
+        self._bytes = Bytes(settings, self._most_bytes)
         self.up = not isinstance(self._bytes.client, RedisCluster)  # which must be looked at before it is used
         self._looked_up = partial(looked_up, "redis")
         self._kept = partial(kept, "redis")
@@ -142,6 +106,21 @@ class RedisTier:
             return found
         self._looked_up(found)
         return None
+
+    async def holds(self, key: Key) -> bool | None:
+        """Whether there is an entry, for somebody who only wants to know: nothing is counted; None: nobody can tell."""
+        if not self.up or len(self._asking) >= MOST_ASKED:
+            return None
+        task = self._spawn(self._has(key), self._asking)
+        done, _ = await asyncio.wait((task,), timeout=self.settings.timeout_seconds)
+        return None if not done or task.cancelled() or task.exception() is not None else task.result()
+
+    async def _has(self, key: Key) -> bool | None:
+        try:
+            return bool(await self._bytes.exists(key.text))
+        except TROUBLE as error:
+            self._trouble(error)
+            return None
 
     def put(self, key: Key, entry: Entry, ttl: float) -> None:
         """Write an entry behind the caller's back, for so many seconds."""

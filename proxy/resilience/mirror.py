@@ -63,4 +63,6 @@ class Mirrors:
             logger.exception("the copy of call %s failed", call.id)
         finally:
             self._under_way[name] -= 1
+            if not self._under_way[name]:
+                del self._under_way[name]  # routes come and go
             means.telemetry.mirrored(name, copies.target.name, outcome)

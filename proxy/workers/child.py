@@ -50,7 +50,11 @@ class Child:
         """Begin a process; it waits to be told what to do."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.to_thread(_spawn, theirs.fileno())
+            try:
+                process = await asyncio.to_thread(_spawn, theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
         return cls(process, Channel(*await asyncio.open_connection(sock=ours)))
 
     @property

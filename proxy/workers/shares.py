@@ -1,6 +1,10 @@
 """What of a configuration each of several processes gets: what is limited for all is divided among them."""
 
-from proxy.config import Address, Config, Limits, RouteRule
+from typing import Any, TypeVar
+
+from proxy.config import Address, Config, Limits, RouteRule, Section, Server, Upstream
+
+Part = TypeVar("Part", bound=Section)
 
 
 def share_of(config: Config, number: int, count: int, addresses: list[Address]) -> Config:
@@ -12,50 +16,59 @@ def share_of(config: Config, number: int, count: int, addresses: list[Address]) 
         number: of the worker, from 0.
         addresses: that all of them listen at.
     """
+    divided = _Division(number, count, limits=config.redis is None)
+    return _with(
+        config,
+        server=divided.server(config.server, addresses),
+        upstreams={name: divided.upstream(upstream) for name, upstream in config.upstreams.items()},
+        routes=tuple(map(divided.route, config.routes)),
+        cache=_with(
+            config.cache, memory=_with(config.cache.memory, max_bytes=divided.part(config.cache.memory.max_bytes))
+        ),
+    )
 
-    def part(whole: int) -> int:
-        return max(1, whole // count + (number < whole % count))
 
-    def limited(limits: Limits) -> Limits:
-        if config.redis is not None:
+class _Division:
+    """The part of one worker.
+
+    Args:
+        limits: whether limits are divided too.
+    """
+
+    def __init__(self, number: int, count: int, *, limits: bool) -> None:
+        self._number, self._count, self._limits = number, count, limits
+
+    def part(self, whole: int) -> int:
+        """At least 1 of it; all parts together are the whole, if it is large enough."""
+        return max(1, whole // self._count + (self._number < whole % self._count))
+
+    def limits(self, limits: Limits) -> Limits:
+        if not self._limits:
             return limits
         whole = {name: getattr(limits, name) for name in ("concurrent", "requests_per_minute", "tokens_per_minute")}
-        queue = part(limits.queue) if limits.queue and limits.concurrent is not None else limits.queue
-        parts = {name: part(each) for name, each in whole.items() if each is not None}
-        return limits.model_copy(update={**parts, "queue": queue})
+        queue = self.part(limits.queue) if limits.queue and limits.concurrent is not None else limits.queue
+        return _with(limits, queue=queue, **{name: self.part(each) for name, each in whole.items() if each is not None})
 
-    def copied(route: RouteRule) -> RouteRule:
-        if route.mirror is None:
+    def server(self, server: Server, addresses: list[Address]) -> Server:
+        return _with(
+            server,
+            callers=tuple(_with(caller, limits=self.limits(caller.limits)) for caller in server.callers),
+            max_buffered_bytes=max(self.part(server.max_buffered_bytes), server.max_body_bytes),
+            max_connections=self.part(server.max_connections),
+            listen=tuple(addresses),
+        )
+
+    def upstream(self, upstream: Upstream) -> Upstream:
+        most = upstream.max_connections
+        connections = self.part(most) if most is not None else None
+        return _with(upstream, limits=self.limits(upstream.limits), max_connections=connections)
+
+    def route(self, route: RouteRule) -> RouteRule:
+        mirror = route.mirror
+        if mirror is None:
             return route
-        return route.model_copy(
-            update={"mirror": route.mirror.model_copy(update={"concurrent": part(route.mirror.concurrent)})}
-        )
+        return _with(route, mirror=_with(mirror, concurrent=self.part(mirror.concurrent)))
 
-    server, memory = config.server, config.cache.memory
-    upstreams = {
-        name: upstream.model_copy(
-            update={
-                "limits": limited(upstream.limits),
-                "max_connections": part(upstream.max_connections) if upstream.max_connections is not None else None,
-            }
-        )
-        for name, upstream in config.upstreams.items()
-    }
-    callers = tuple(caller.model_copy(update={"limits": limited(caller.limits)}) for caller in server.callers)
-    buffered = max(part(server.max_buffered_bytes), server.max_body_bytes)
-    memory = memory.model_copy(update={"max_bytes": part(memory.max_bytes)})
-    return config.model_copy(
-        update={
-            "server": server.model_copy(
-                update={
-                    "callers": callers,
-                    "max_buffered_bytes": buffered,
-                    "max_connections": part(server.max_connections),
-                    "listen": tuple(addresses),
-                }
-            ),
-            "routes": tuple(map(copied, config.routes)),
-            "upstreams": upstreams,
-            "cache": config.cache.model_copy(update={"memory": memory}),
-        }
-    )
+
+def _with(section: Part, **changed: Any) -> Part:
+    return section.model_copy(update=changed)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.cache.redis_tier import AT_ONCE, MOST_WRITING
+from proxy.cache.redis_bytes import AT_ONCE
+from proxy.cache.redis_tier import MOST_WRITING
 from tests.cache.conftest import LAST, Fleet, body_of
 from tests.cache.in_redis import (
     LEASES,

@@ -8,7 +8,8 @@ import pytest
 
 from proxy.cache.entry import Entry
 from proxy.cache.key import Key
-from proxy.cache.redis_tier import AT_ONCE, MOST_ASKED, RedisTier
+from proxy.cache.redis_bytes import AT_ONCE
+from proxy.cache.redis_tier import MOST_ASKED, RedisTier
 from proxy.config import RedisTier as RedisTierSettings
 from proxy.openai_format.transcript import Transcript
 from proxy.simulator import Behaviour, Simulator
