@@ -95,6 +95,8 @@ class Reloader:
         self._since = _now()
         self._attempts: deque[Attempt] = deque(maxlen=REMEMBERED)
         self._watching: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[Attempt]] = set()
+        self._taking: asyncio.Task[Any] | None = None  # the one that is past being given up
         counts.loaded()
 
     def start(self) -> None:
@@ -103,14 +105,23 @@ class Reloader:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
-        """Stop watching; nothing is taken over any more."""
+        """Stop watching; nothing is taken over any more, but for what is being taken over now."""
         self._closed = True
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        tasks = [*self._reloads, *([self._watching] if self._watching is not None else [])]
+        for task in tasks:
+            if task is not self._taking:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def reload(self, because: str) -> Attempt:
-        """Read the source, and put what it says in force, or keep what is."""
+        """Read the source, and put what it says in force, or keep what is; also when who asked for it has gone."""
+        task = asyncio.get_running_loop().create_task(self._reload_alone(because))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
+
+    async def _reload_alone(self, because: str) -> Attempt:
         async with self._lock:
             now = _now()
             try:
@@ -158,7 +169,11 @@ class Reloader:
         if self._closed:
             raise ConfigError([Mistake(self._source.name, None, (), "the sidecar is shutting down")])
         config, needs_restart = ready.config, tuple(ready.needs_restart)
-        await ready.commit(self.generation + 1)
+        self._taking = asyncio.current_task()
+        try:
+            await ready.commit(self.generation + 1)
+        finally:
+            self._taking = None
         self.generation += 1
         self.config, self._read, self._since = config, read, now
         self._in_force, self._certificates = look.digest, look.certificates

@@ -260,3 +260,18 @@ async def test_a_worker_that_fails_oddly_is_a_bad_reload(stage: Stage) -> None:
     stage.acts[1] = lambda what: _fail(ProxyFault("a worker failed: MemoryError")) if what == "prepare" else None
     attempt = await stage.reload()
     assert (attempt.is_good, attempt.generation) == (False, 1)
+
+
+async def test_who_asked_may_leave(stage: Stage) -> None:
+    """Somebody who hangs up in the middle of a reload does not leave workers at different generations."""
+    began, gate = asyncio.Event(), asyncio.Event()
+    stage.acts[0] = lambda what: _held(began, gate) if what == "commit" else None
+    asking = asyncio.get_running_loop().create_task(stage.reload())
+    await began.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    gate.set()
+    await until(lambda: stage.parent.reloader.generation == 2)
+    assert [child.generation for child in stage.serving()] == [2, 2, 2]
+    stage.acts.clear()
+    assert (await stage.reload()).generation == 3
