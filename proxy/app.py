@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from proxy.call import Json
-from proxy.config import Address, Config
+from proxy.config import Address, Config, ConfigError, Mistake, Tracing
 from proxy.edge.admin import AdminEndpoints
 from proxy.edge.endpoints import DataEndpoints, model_object
 from proxy.edge.listening import Listeners
@@ -21,7 +21,7 @@ from proxy.pipeline import Pipeline
 from proxy.reload import Attempt, Reloader
 from proxy.resources import Resources
 from proxy.sources import FixedSource, Source
-from proxy.telemetry import LagWatch, LineWriter, Telemetry
+from proxy.telemetry import LagWatch, LineWriter, Telemetry, Traces
 
 logger = logging.getLogger("octet")
 
@@ -62,7 +62,7 @@ class App:
         self._source = source or FixedSource("a fixed configuration")
         self._text = text
         self._lines = lines or LineWriter()
-        self._telemetry = Telemetry(self._lines.write)
+        self._telemetry = Telemetry(self._lines.write, lambda: self._lines.lost)
         self._lag = LagWatch(self._telemetry.loop_lag)
         self._config = config
         self._servers: list[tuple[Listeners, HttpServer]] = []
@@ -70,6 +70,7 @@ class App:
         self.admin: Address | None = None
         self.draining = False
         self.listening = False
+        self._traces: Traces | None = None
 
     async def start(self) -> None:
         """Build, and listen.
@@ -80,6 +81,8 @@ class App:
         """
         if not C_PARSER:
             logger.warning("aiohttp runs without its C parser: slower, and less tried; reinstall it from a wheel")
+        if self._config.tracing is not None:
+            self._traces = self._telemetry.traces = _tracing(self._config.tracing)
         self.reloader = Reloader(self._source, self._config, self._text, self._prepare, self._telemetry.reloads)
         via, generation = (self._place.via, self._place.generation) if self._place is not None else (None, 1)
         self._generations = Generations(self._config, self._telemetry, via)
@@ -213,9 +216,21 @@ class App:
         self._lag.stop()
         await self.pipeline.close()
         await self._generations.close()
+        if self._traces is not None:
+            await self._traces.close()
         self._lines.close()
         for listeners, _ in self._servers:
             listeners.remove()
+
+
+def _tracing(settings: Tracing) -> Traces:
+    """Where traces go; raises ConfigError where the library is not installed, which is for those who want it."""
+    try:
+        from proxy.telemetry import otel
+    except ModuleNotFoundError as error:
+        reason = 'needs an extra that is not installed: pip install "octet[otel]", or leave it out'
+        raise ConfigError([Mistake("configuration", None, ("tracing",), reason)]) from error
+    return otel.Tracing(settings)
 
 
 class _Ready:

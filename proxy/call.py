@@ -90,15 +90,22 @@ class Facts(msgspec.Struct):
 
     content: bool = False  # text, reasoning, refusal, tool call, audio or thinking block seen
     pieces: int = 0  # of a stream's content that were looked at; those that were only passed on are not counted
+    text_bytes: int = 0  # of a stream's content in UTF-8, of an answer without usage too
     finished: bool = False  # every choice seen has a finish_reason, or the terminal frame came
     finish_reason: str | None = None  # of the first choice to finish
     usage: Json | None = None  # in OpenAI's shape
+    begun: Json | None = None  # the usage that was told when the answer began: its prompt's
+    copies: int = 1  # how often the upstream was sent the prompt
 
     @property
     def total_tokens(self) -> int | None:
         """Tokens that the answer says it used; None when it does not, or says what cannot be believed."""
-        total = self.usage.get("total_tokens") if self.usage else None
-        return total if isinstance(total, int) and not isinstance(total, bool) and 0 <= total < 2**53 else None
+        return count_of(self.usage.get("total_tokens")) if self.usage else None
+
+
+def count_of(value: object) -> int | None:
+    """A count as an upstream sent it, if it is one that can be believed."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 class NoRoom(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proxy.config import Config, Limits, Upstream
+from proxy.limits.budgets import Budgets
 from proxy.limits.limiter import Limiter
 from proxy.resilience.circuits import CircuitTable
 from proxy.resilience.standing import Standing
@@ -31,6 +32,7 @@ class Equipment:
     rules: dict[Scope, Limits] = field(default_factory=dict)
     standings: dict[str, Standing] = field(default_factory=dict)
     circuits: CircuitTable = field(default_factory=CircuitTable)
+    budgets: Budgets | None = None
 
     @property
     def limited_callers(self) -> Mapping[str, Limiter]:

@@ -84,7 +84,10 @@ class Generations:
             answers = Answers(config, resources.shelf, resources.starts, telemetry, clock)
         callers = CallerLimits(prepared.equipment.limited_callers, telemetry)
         telemetry.watched.generation.set(generation)
-        return Snapshot(generation, config, prepared.auth, prepared.router, means, callers, answers, self._via)
+        return Snapshot(
+            generation, config, prepared.auth, prepared.router, means, callers, prepared.equipment.budgets, answers,
+            self._via,
+        )  # fmt: skip
 
     def _forget(self, config: Config, router: Router) -> None:
         """Let the series of what is long gone go."""
@@ -92,7 +95,7 @@ class Generations:
         callers = [caller.name for caller in config.server.callers]
         named = {
             "route": frozenset(routes), "upstream": frozenset(config.upstreams), "model": frozenset(labels),
-            "name": frozenset((*callers, *config.upstreams)),
+            "name": frozenset((*callers, *config.upstreams, *routes)), "caller": frozenset(callers),
         }  # fmt: skip
         for label, names in named.items():
             gone = self._gone.setdefault(label, {})

@@ -46,6 +46,7 @@ class Operations:
             "call": self._call,
             "config": self._config,
             "reload": self._reload,
+            "reloads": self._reloads,
         }
 
     @property
@@ -105,6 +106,9 @@ class Operations:
 
     async def _reload(self) -> Json:
         return (await self._need_reloader().reload("/admin/reload")).told()
+
+    async def _reloads(self) -> Json:
+        return self._need_reloader().describe_reloads()
 
     def _need_reloader(self) -> Reloader:
         if self._reloader is None:

@@ -30,11 +30,12 @@ from proxy.errors import (
     RequestRefused,
     UpstreamError,
 )
+from proxy.limits.budgets import Budgets
 from proxy.limits.callers import CallerLimits
 from proxy.openai_format.estimate import NOTHING, Estimate
 from proxy.providers.seam import Route
 from proxy.renewal import Renewals
-from proxy.reply import Reply
+from proxy.reply import Reply, WholeReply
 from proxy.resilience.attempts import Walk
 from proxy.resilience.deadline import deadline_of
 from proxy.resilience.means import Means
@@ -58,6 +59,7 @@ class Snapshot:
     router: Router
     means: Means
     callers: CallerLimits
+    budgets: Budgets | None
     answers: Answers | None
     via: str
 
@@ -142,6 +144,8 @@ class Pipeline:
     ) -> None:
         snapshot, answers = self.snapshot, self.snapshot.answers
         record.generation = snapshot.generation
+        if "traceparent" in headers or self._telemetry.traces is not None:
+            self._telemetry.trace(record, headers, operation)
         if "via" in headers and snapshot.via in header_values(headers, "via"):
             raise LoopDetected("this call has passed this sidecar before: an upstream's base_url points back at it")
         caller = snapshot.auth.identify(headers)
@@ -154,25 +158,28 @@ class Pipeline:
             await self._give(snapshot, kept, caller, answer, record)
             return
         call = _admit(snapshot, body, caller, headers, record, operation)
+        if record.trace is not None:
+            record.trace.asked(call.body)
         tokens = Estimate(call)
         route = _route(snapshot, call, tokens, record)
         answer.expect(record)
         deadline = deadline_of(call, route.total_seconds, snapshot.means.clock, record.routed - record.started)
         walk = Walk(call, route, snapshot.means, deadline, tokens, record)
         passage = self._passage(answers, call, route, record)
-        if passage is None:
-            way: AbstractAsyncContextManager[Reply] = walk
-            room = snapshot.callers.room(caller, record, deadline.whole, tokens)
-        else:
+        way: AbstractAsyncContextManager[Reply] = walk
+        found = False
+        if passage is not None:
             found = passage.look() or (passage.may_fetch and await passage.fetch())
             way = passage.around(walk, deadline, answer)
-            room = snapshot.callers.room(caller, record, deadline.whole, NOTHING if found else tokens)
+        if snapshot.budgets is not None and not found:
+            snapshot.budgets.check(record.caller, record.route)
+        room = snapshot.callers.room(caller, record, deadline.whole, NOTHING if found else tokens)
         if room is None:
             async with way as reply:
-                await answer.deliver(reply, record)
+                await _deliver(answer, reply, record)
         else:
             async with room, way as reply:
-                await answer.deliver(reply, record)
+                await _deliver(answer, reply, record)
 
     async def _give(self, snapshot: Snapshot, kept: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
         """Answer with what is kept; it is a request of the caller's all the same."""
@@ -201,6 +208,12 @@ class Pipeline:
     def _renew(self, call: Call, done: Callable[[], object]) -> None:
         """Ask again, behind the caller's back, what was answered with what is past its time."""
         self._renewals.begin(call, partial(self.serve, operation=call.operation), done)
+
+
+async def _deliver(answer: Answer, reply: Reply, record: CallRecord) -> None:
+    if record.trace is not None and isinstance(reply, WholeReply):
+        record.trace.answered(reply.body)
+    await answer.deliver(reply, record)
 
 
 def _keep_on() -> None:

@@ -137,11 +137,13 @@ class Reloader:
 
     def describe(self) -> Json:
         """What is in force, without secrets, and what the last reloads did."""
+        return {**self.describe_reloads(), "source": self._source.name, "config": shown(self.config)}
+
+    def describe_reloads(self) -> Json:
+        """Which generation is in force, and what the last reloads did."""
         return {
             "generation": self.generation,
             "since": self._since,
-            "source": self._source.name,
-            "config": shown(self.config),
             "reloads": [attempt.told() for attempt in reversed(self._attempts)],
         }
 

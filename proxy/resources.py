@@ -14,6 +14,7 @@ from proxy.call import NEVER, Json
 from proxy.config import Config, HealthCheck, Limits
 from proxy.equipment import Equipment, Scope, place_of
 from proxy.limits.bucket import Bucket
+from proxy.limits.funds import Funds
 from proxy.limits.limiter import Limiter
 from proxy.limits.pace import Pace
 from proxy.process import aside
@@ -65,6 +66,7 @@ class Resources:
             from proxy import shared_state
 
             self._shared = shared_state.SharedState(config.redis, partial(telemetry.watched.redis, "state"))
+        self.funds = Funds(telemetry, self._shared)
         self.starts: Starts = {}
         self.shelf: Shelf | None = None
         self._started = False
@@ -122,8 +124,10 @@ class Resources:
             made.standings[name] = standing
         self._retire([each for name, each in before.transports.items() if made.transports.get(name) is not each])
         self._share(made)
+        made.budgets = self.funds.follow(config)
         self._show(made)
-        self._telemetry.bind(config.upstreams, router.labels())
+        self._telemetry.ledger.follow(router.prices)
+        self._telemetry.bind(config.upstreams, router.labels(), [caller.name for caller in config.server.callers])
         self._keep(config)
 
     def _retire(self, transports: list[Transport]) -> None:
@@ -176,6 +180,7 @@ class Resources:
             for limit, bucket in (("requests", limiter.requests), ("tokens", limiter.tokens)):
                 if bucket is not None:
                     watched.bucket(scope, name, limit, partial(self._level, bucket))
+        self.funds.show(made.budgets)
         watched.end()
 
     def _keep(self, config: Config) -> None:
@@ -277,6 +282,7 @@ class Resources:
             await link.close()
         for share in self._shares.values():
             await share.close()
+        await self.funds.close()
         while self._leaving:
             await asyncio.wait(self._leaving)
         if self._shared is not None:

@@ -140,7 +140,7 @@ def config_for(simulator: Simulator, tree: Mapping[str, Any]) -> Config:
     ]
     server = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_seconds": 2.0, **tree.get("server", {})}
     whole = {"server": server, "upstreams": upstreams, "routes": tree.get("routes", routes)}
-    whole |= {name: tree[name] for name in ("redis", "cache") if name in tree}
+    whole |= {name: tree[name] for name in ("redis", "cache", "tracing") if name in tree}
     return build(Document("test", whole), traits())
 
 

@@ -15,7 +15,7 @@ from tests.conftest import MODELS, Sidecar, Start
 FIELDS = {
     *("time", "request_id", "caller", "route", "upstream", "model_asked", "model", "stream", "status", "outcome"),
     *("reason", "attempts", "cache", "prompt_tokens", "completion_tokens", "usage_source", "first_token_seconds"),
-    *("duration_seconds", "upstream_request_id"),
+    *("duration_seconds", "upstream_request_id", "cost_usd"),
 }
 
 

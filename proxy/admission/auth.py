@@ -55,6 +55,11 @@ class Auth:
         shown = _bearer(headers.get("authorization", ""))
         return shown is not None and self._operator is not None and _digest(shown) == self._operator
 
+    @property
+    def has_operator(self) -> bool:
+        """Whether there is such a token."""
+        return self._operator is not None
+
     def check_model(self, caller: Caller, model: str) -> None:
         """Raises Forbidden when the caller may not ask for the model."""
         if not self.may_use(caller, model):

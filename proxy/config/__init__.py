@@ -1,6 +1,6 @@
 """YAML -> Config: strict, immutable, every mistake with its place."""
 
-from proxy.config.caching import Cache, Price, RedisTier, RouteCache
+from proxy.config.caching import Cache, RedisTier, RouteCache
 from proxy.config.differences import Change, differences, hold, shown
 from proxy.config.globs import Globs, is_glob
 from proxy.config.load import load, load_environment, parse, read_file
@@ -15,6 +15,7 @@ from proxy.config.model import (
     Upstream,
     Wire,
 )
+from proxy.config.money import Budget, Price
 from proxy.config.protection import Circuit, HealthCheck, Hedge, Limits, Redis, Refusal, Retry
 from proxy.config.redis_url import RedisPlace, parse_redis_url
 from proxy.config.routes import (
@@ -29,10 +30,12 @@ from proxy.config.routes import (
 )
 from proxy.config.schema import json_schema
 from proxy.config.section import Section
+from proxy.config.tracing import Tracing
 from proxy.config.values import Address, parse_address
 
 __all__ = [
     "Address",
+    "Budget",
     "Cache",
     "CallerKey",
     "Canary",
@@ -63,6 +66,7 @@ __all__ = [
     "TargetRule",
     "Timeouts",
     "Tls",
+    "Tracing",
     "Upstream",
     "Way",
     "Wire",

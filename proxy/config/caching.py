@@ -68,10 +68,3 @@ class RouteCache(Section):
 
 
 OptionalRouteCache = Annotated[RouteCache | None, BeforeValidator(_empty_is_default)]
-
-
-class Price(Section):
-    """What an upstream takes for its tokens, in US dollars."""
-
-    input_per_million: Annotated[float, Field(ge=0)] = 0.0
-    output_per_million: Annotated[float, Field(ge=0)] = 0.0

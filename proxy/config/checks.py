@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.config.checks_caching import check_caching
+from proxy.config.checks_money import check_money
 from proxy.config.checks_routes import check_routes
 from proxy.config.mistakes import Path
 from proxy.config.model import Providers, ProviderTraits, Server, wires_for
@@ -35,6 +36,7 @@ def check_references(document: Document, providers: Providers) -> None:
     check_unique(document, callers, ("server", "callers"), "key")
     _check_bounds(document, mapping(tree.get("server")))
     check_caching(document, tree)
+    check_money(document, tree)
     _check_workers(document, mapping(tree.get("server")))
 
 

@@ -9,7 +9,7 @@ from proxy.config.model import Config
 from proxy.config.section import Section
 
 AT_START_ONLY = (
-    ("server", "listen"), ("server", "admin"), ("server", "workers"), ("redis",), ("cache", "redis"),
+    ("server", "listen"), ("server", "admin"), ("server", "workers"), ("redis",), ("cache", "redis"), ("tracing",),
 )  # fmt: skip
 
 
@@ -46,7 +46,11 @@ def _all(old: Config, new: Config) -> Iterator[Change]:
     common = [[name for name in each if name in routes[0] and name in routes[1]] for each in routes]
     if common[0] != common[1]:
         yield Change("moved", "routes")
-    for name, before, after in (("redis", old.redis, new.redis), ("cache", old.cache, new.cache)):
+    for name, before, after in (
+        ("redis", old.redis, new.redis),
+        ("cache", old.cache, new.cache),
+        ("tracing", old.tracing, new.tracing),
+    ):
         if before is None or after is None:
             if before is not after:
                 yield Change("added" if before is None else "removed", name)

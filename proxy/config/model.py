@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from proxy.config.caching import Cache, Price
+from proxy.config.caching import Cache
+from proxy.config.money import Budget, Price
 from proxy.config.protection import Circuit, HealthCheck, Limits, Redis
 from proxy.config.routes import RouteRule
 from proxy.config.section import Section
+from proxy.config.tracing import Tracing
 from proxy.config.values import (
     Address,
     Bytes,
@@ -40,6 +42,7 @@ class CallerKey(Section):
     models: Globs = ("*",)
     """Globs of the model names that this caller may ask for."""
     limits: Limits = Limits()
+    budget: Budget = Budget()
 
 
 class Server(Section):
@@ -155,6 +158,7 @@ class Config(Section):
     routes: Annotated[tuple[RouteRule, ...], Field(strict=False)] = ()
     redis: Redis | None = None
     cache: Cache = Cache()
+    tracing: Tracing | None = None
 
 
 @dataclass(frozen=True, slots=True)

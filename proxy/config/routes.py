@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from proxy.config.caching import OptionalRouteCache
+from proxy.config.money import Budget
 from proxy.config.protection import Hedge, Refusal, Retry
 from proxy.config.section import Section
 from proxy.config.values import Glob, Globs, HeaderName, HeaderValue, Name, Patterns, Seconds
@@ -165,6 +166,8 @@ class RouteRule(Section):
     retry: Retry = Retry()
     hedge: Hedge | None = None
     cache: OptionalRouteCache = None
+    budget: Budget = Budget()
+    """Of all calls of the route together."""
     total_seconds: Seconds | None = None
     """Bounds a whole call, all its attempts together. Default: no bound but the attempts' own."""
     list: Patterns = ()

@@ -14,6 +14,7 @@
     │   ├── NotKept                504  only a kept answer was wanted
     │   ├── SlowReader             408  of a stream that others share
     │   ├── LimitReached           429  a limit of ours, the caller's or of every upstream
+    │   │   └── BudgetSpent             for a day, or a month
     │   └── LoopDetected           508  the call has passed here before
     ├── UpstreamError              a provider failed; the next target may do better
     │   ├── RequestRefused         400  the provider found the request at fault
@@ -34,7 +35,8 @@
     │   ├── CutShort               502  ended before its end
     │   └── CircuitsOpen           503  every upstream is left alone after failures
     └── ProxyFault                 500  ours; details go to the log only
-        └── Stopping               503  the sidecar is shutting down
+        ├── Stopping               503  the sidecar is shutting down
+        └── Overcrowded            503  too many are served already
 
 Every class carries what its answer needs. What *follows* a failure is decided in `resilience`, by class.
 
@@ -44,12 +46,14 @@ Source: OpenAI API reference, "Error codes"; DESIGN.md §7.
 from proxy.errors.base import (
     MAX_MESSAGE,
     NO_RETRY,
+    Overcrowded,
     ProxyError,
     ProxyFault,
     Stopping,
 )
 from proxy.errors.caller import (
     BodyTooLarge,
+    BudgetSpent,
     CallerError,
     Forbidden,
     InvalidRequest,
@@ -90,6 +94,7 @@ __all__ = [
     "NO_RETRY",
     "BodyTooLarge",
     "Broken",
+    "BudgetSpent",
     "CallerError",
     "CallerKeyRefused",
     "CallerNotPermitted",
@@ -107,6 +112,7 @@ __all__ = [
     "ModelMissing",
     "NotFound",
     "NotKept",
+    "Overcrowded",
     "Overloaded",
     "PaidOut",
     "PermissionRefused",

@@ -47,3 +47,10 @@ class Stopping(ProxyFault):
 
     status = 503
     code = "shutting_down"
+
+
+class Overcrowded(ProxyFault):
+    """So many at once are served, and no more."""
+
+    status = 503
+    code = "too_many"

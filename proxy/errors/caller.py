@@ -120,3 +120,14 @@ class LimitReached(CallerError):
     @property
     def reason(self) -> str:
         return f"LimitReached.{self.limit}"
+
+
+class BudgetSpent(LimitReached):
+    """A budget in US dollars is used up; asking again before its day or month is over changes nothing.
+
+    Source: OpenAI's error codes, "429 - You exceeded your current quota": code `insufficient_quota`.
+    """
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    own_headers: ClassVar[dict[str, str]] = NO_RETRY

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from proxy.call import Facts, Json
+from proxy.call import Json
 from proxy.errors import CutShort
 
 ROLE = {"role": "assistant", "content": ""}
@@ -273,23 +273,3 @@ def merge_usage(counts: list[Json]) -> Json | None:
 def _details(count: Json, name: str) -> Json:
     details = count.get(name)
     return details if isinstance(details, dict) else {}
-
-
-_LESS_COMMON = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "function_call")
-
-
-def carries_content(delta: Json) -> bool:
-    """Whether a delta is what the caller waits for, and not only a role or an empty frame."""
-    return bool(delta.get("content") or any(map(delta.get, _LESS_COMMON)))
-
-
-def observe(facts: Facts, chunk: Json) -> None:
-    """Note in `facts` what a chunk tells: content, finish, usage."""
-    for choice in chunk["choices"]:
-        if carries_content(choice["delta"]):
-            facts.content = True
-            facts.pieces += 1
-        if choice["finish_reason"] and facts.finish_reason is None:
-            facts.finish_reason = choice["finish_reason"]
-    if chunk.get("usage"):
-        facts.usage = chunk["usage"]

@@ -23,6 +23,9 @@ class _Tail:
 
 class _Parser(Protocol):
     @property
+    def begun(self) -> Json | None: ...
+
+    @property
     def thinking(self) -> bool: ...
 
     @property
@@ -48,6 +51,10 @@ class CutStream:
         self._leave = leave
         self._tails: dict[int, _Tail] = {}
         self._left = False
+
+    @property
+    def begun(self) -> Json | None:
+        return self._parser.begun
 
     @property
     def thinking(self) -> bool:

@@ -12,10 +12,10 @@ import msgspec
 from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, CutShort, UpstreamError
 from proxy.framing import NAMED_ERROR, SseFrames, is_json, lone_data, sse_data
-from proxy.openai_format.chunks import carries_content
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
+from proxy.openai_format.observing import carries_content, text_size, whole_text_size
 from proxy.providers.pattern import Pattern, renamed, same
 from proxy.providers.splice import splice
 
@@ -156,6 +156,7 @@ class ExactRelay:
             if choice.text or (choice.delta and carries_content(choice.delta)):
                 self.facts.content = True
                 self.facts.pieces += 1
+                self.facts.text_bytes += text_size(choice.delta or {"content": choice.text})
         return _Told.MORE
 
 
@@ -225,6 +226,8 @@ def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]
         raise Broken("the upstream's answer is not a completion", code="upstream_bad_response")
     first = answer.choices[0]
     facts = Facts(content=True, finished=True, finish_reason=first.finish_reason, usage=answer.usage)
+    if not answer.usage:
+        facts.text_bytes = whole_text_size(decode(body))
     return rename(call, model, body), facts
 
 

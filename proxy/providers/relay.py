@@ -6,9 +6,10 @@ from typing import Protocol
 from proxy.call import Call, Facts, Json
 from proxy.errors import Broken, UpstreamError
 from proxy.openai_format.amendments import value_of
-from proxy.openai_format.chunks import collect, observe, replay
+from proxy.openai_format.chunks import collect, replay
 from proxy.openai_format.encoding import DONE, encode, encode_event
 from proxy.openai_format.legacy import restore_chunk, restore_completion
+from proxy.openai_format.observing import observe, whole_text_size
 from proxy.openai_format.shapes import check_chunk, check_completion
 from proxy.providers.embeddings import read_embeddings
 from proxy.providers.exact import ExactRelay, relay_completion
@@ -51,6 +52,7 @@ class EncodedRelay:
 
     def feed(self, data: bytes) -> bytes:
         out = self.write(self._parser.feed(data))
+        self.facts.begun = self._parser.begun
         if self._parser.thinking:
             self.facts.content = True
         if self._parser.ended and self.failure is None:
@@ -107,6 +109,7 @@ class WholeAnswer:
     thinking = False
     ended = False
     plain = False
+    begun = None
 
     def __init__(self, provider: Provider, call: Call, target: Target, headers: Mapping[str, str]) -> None:
         self._parts: list[bytes] = []
@@ -179,7 +182,10 @@ def read_whole(provider: Provider, call: Call, target: Target, headers: Mapping[
 def encode_whole(whole: Json) -> tuple[bytes, Facts]:
     """A completion in bytes, and what accounting needs of it."""
     reason = whole["choices"][0]["finish_reason"]
-    return encode(whole), Facts(content=True, finished=True, finish_reason=reason, usage=whole.get("usage") or None)
+    facts = Facts(content=True, finished=True, finish_reason=reason, usage=whole.get("usage") or None)
+    if not facts.usage:
+        facts.text_bytes = whole_text_size(whole)
+    return encode(whole), facts
 
 
 def read_completion(

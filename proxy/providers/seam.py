@@ -92,8 +92,12 @@ class StreamParser(Protocol):
     The chunk with `usage` comes last, whenever the upstream told it. `thinking` turns true when the model has
     begun to think, which some upstreams tell without showing the thoughts; `ended` with the terminal event,
     whether or not the body goes on. `plain` says of the last `feed` that it was one whole frame, and left the parser
-    so that another one that differs only in its text, or in a time, would be told alike.
+    so that another one that differs only in its text, or in a time, would be told alike. `begun` is the usage that was
+    told with the answer's beginning, in OpenAI's shape: it counts when the end never comes.
     """
+
+    @property
+    def begun(self) -> Json | None: ...
 
     @property
     def plain(self) -> bool: ...

@@ -72,6 +72,16 @@ class Endpoint(Protocol):
     @property
     def provider(self) -> Provider: ...
 
+    @property
+    def dialect(self) -> str:
+        """The provider's name."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Host and port, for people."""
+        ...
+
     def dress(self, request: UpstreamRequest, call: Call, more: Mapping[str, str]) -> UpstreamRequest:
         """The request with the headers and the key that belong to this upstream and this caller, and `more` headers."""
         ...

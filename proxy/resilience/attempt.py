@@ -10,6 +10,8 @@ from proxy.call import Call, Deadline, Hold
 from proxy.errors import (
     CredentialRefused,
     InvalidRequest,
+    ProxyError,
+    TooSlow,
     UpstreamError,
 )
 from proxy.openai_format.chunks import merge
@@ -20,14 +22,14 @@ from proxy.providers.wire import Endpoint, Exchange
 from proxy.reply import Fetched, WholeReply
 from proxy.resilience.circuit import Visit
 from proxy.resilience.clock import Bounds, bounds_of, json_patience
+from proxy.resilience.exchanges import Exchanges
 from proxy.resilience.latency import FAILED_SECONDS, Load, PeakAverage
 from proxy.resilience.policy import fault_of
-from proxy.resilience.refusals import REPEAT, amended_call, callers_refusal, redact
+from proxy.resilience.refusals import amended_call, callers_refusal, redact
 from proxy.resilience.reply import StreamReply
 from proxy.resilience.standing import Standing
-from proxy.telemetry import CallRecord, Telemetry, Try
+from proxy.telemetry import AttemptTrace, CallRecord, Telemetry, Try
 
-MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -72,8 +74,9 @@ class Attempt:
         if standing.is_timed:
             self._timed = self._load.averages[call.stream]
             self._timed.wait(standing.clock())
-        self._exchanges: list[Exchange] = []  # whose head has come
-        self._asked: list[Exchange] = []
+        self._exchanges = Exchanges(target, record)
+        self._trace: AttemptTrace | None = None
+        self._error: ProxyError | None = None  # what it failed of, for the trace
 
     async def run(self) -> Fetched:
         """The answer, or a stream that has shown its first content.
@@ -99,6 +102,8 @@ class Attempt:
             raise
         except asyncio.CancelledError:
             self._telemetry.attempted(target.name, self._cancelled_as)
+            if self.sent and self._cancelled_as == "hangup":
+                self._telemetry.ledger.unknown(target.name, target.label)
             raise
         self._reply = reply
         self._visit.judge(None)
@@ -133,8 +138,7 @@ class Attempt:
         if self._stream_reply is not None:
             self._stream_reply.bound(bounds)
         else:
-            for exchange in self._asked:
-                exchange.bound(*bounds.first)
+            self._exchanges.bound(*bounds.first)
 
     def lose(self) -> None:
         """Another attempt serves the call; this one is about to be cancelled."""
@@ -145,18 +149,17 @@ class Attempt:
         """Whether the circuit lets the call through to see how the upstream is."""
         return self._visit.is_trial
 
-    @property
-    def pieces(self) -> int:
-        """Pieces of content that have come."""
-        return self._stream_reply.facts.pieces if self._stream_reply is not None else 0
-
     def broke(self, error: UpstreamError) -> None:
         """The stream broke after its first content."""
+        self._error = error
         redact(error, self.standing.endpoint, self.target)
         if fault_of(error).counts:
             self._visit.judge(error)
 
     def _failed(self, error: UpstreamError) -> None:
+        self._error = error
+        if self.sent and isinstance(error, TooSlow):
+            self._telemetry.ledger.unknown(self.target.name, self.target.label)
         if fault_of(error).counts:
             self._visit.judge(error)
         failed = Try(self.target.name, self.target.model, error.reason, error.code, round(self.seconds, 6))
@@ -172,9 +175,11 @@ class Attempt:
 
     def free(self, *, drain: bool = False) -> None:
         """Let go of everything. Nothing is awaited: a cancelled clean-up would clean nothing."""
-        if self._exchanges:
-            self._let_go(drain=drain)
+        self._let_go(drain=drain)
         self._visit.leave()
+        if self._trace is not None:
+            self._trace.end(self._error)
+            self._trace = None
         load, self._load = self._load, None
         if load is not None:
             load.in_flight -= 1
@@ -191,10 +196,7 @@ class Attempt:
         if self._stream_reply is not None:
             self._stream_reply.close()
             self._stream_reply = None
-        for exchange in self._exchanges:
-            exchange.close(drain=drain)
-        self._exchanges.clear()
-        self._asked.clear()
+        self._exchanges.close(drain=drain)
 
     async def _send(self, endpoint: Endpoint, call: Call) -> Fetched:
         """Build and send the call's request, once."""
@@ -203,11 +205,17 @@ class Attempt:
             built = endpoint.provider.build_request(call, target)
         except RecursionError as error:
             raise InvalidRequest("the request is nested too deeply for this upstream") from error
-        request = endpoint.dress(built, call, target.headers)
-        self.name(request.dropped)
+        more = target.headers
         if not self.sent:
             record.attempts += 1
             self.sent = True
+            if record.trace is not None:
+                provider = target.upstream.provider
+                self._trace = record.trace.attempt(target.name, provider, target.model, record.attempts)
+        if self._trace is not None:
+            more = {**more, **self._trace.headers}
+        request = endpoint.dress(built, call, more)
+        self.name(request.dropped)
         record.phase = "connect"
         began = self._began = time.perf_counter()
         try:
@@ -225,37 +233,33 @@ class Attempt:
     async def _whole(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> WholeReply:
         provider, target = endpoint.provider, self.target
         patience, clock = json_patience(target.upstream.timeouts, self._deadline, self.standing.clock)
-        if request.copies == 1:
-            exchange = await self._open(endpoint, request, patience, clock)
-            self._record.phase = "json"
-            body = await exchange.read(MAX_ANSWER_BYTES)
-            self._let_go(drain=False)  # the connection is free before the caller has read a byte
-            whole, facts = read_completion(provider, call, target, exchange.headers, body)
-            return WholeReply(exchange.headers, request.dropped, whole, facts)
-        exchanges = await self._open_all(endpoint, request, patience, clock)
+        exchanges = await self._exchanges.open(endpoint, request, patience, clock, stream=False)
         self._record.phase = "json"
         bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
-        self._let_go(drain=False)
+        self._let_go(drain=False)  # the connection is free before the caller has read a byte
+        if request.copies == 1:
+            headers = exchanges[0].headers
+            whole, facts = read_completion(provider, call, target, headers, bodies[0])
+            return WholeReply(headers, request.dropped, whole, facts)
         several = zip(exchanges, bodies, strict=True)
         whole, facts = encode_whole(
             merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
         )
+        facts.copies = request.copies
         return WholeReply(exchanges[0].headers, request.dropped, whole, facts)
 
     async def _stream(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> StreamReply:
         provider, target = endpoint.provider, self.target
         bounds = bounds_of(target.upstream.timeouts, self._deadline, self.standing.clock(), stream=True)
         until, clock = bounds.first
-        if request.copies == 1:
-            exchanges = [await self._open(endpoint, request, until - bounds.began, clock)]
-        else:
-            exchanges = await self._open_all(endpoint, request, until - bounds.began, clock)
+        exchanges = await self._exchanges.open(endpoint, request, until - bounds.began, clock, stream=True)
         if len(exchanges) == 1:
             relay = open_relay(provider, call, target, exchanges[0].headers)
             reply = self._sink(relay, exchanges, request, bounds)
             exchanges[0].start(reply)
         else:
             merged = MergedRelay([open_parser(provider, call, target, each.headers) for each in exchanges], call)
+            merged.facts.copies = request.copies
             reply = self._sink(merged, exchanges, request, bounds)
             for index, exchange in enumerate(exchanges):
                 exchange.start(Branch(merged, index, reply.absorb, reply.end, reply.fail))
@@ -268,30 +272,3 @@ class Attempt:
         limit = self.target.upstream.max_frame_bytes
         self._stream_reply = StreamReply(relay, exchanges, request.dropped, bounds, limit, gaps, count)
         return self._stream_reply
-
-    async def _open_all(
-        self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str
-    ) -> list[Exchange]:
-        """Send the request, as often as it says; the answers' heads have come and are good."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._open(endpoint, request, patience, clock)) for _ in range(request.copies)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        return [task.result() for task in tasks]
-
-    async def _open(self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str) -> Exchange:
-        exchange = await endpoint.open(request, patience, clock, self._asked.append)
-        self._exchanges.append(exchange)
-        self._record.connect_seconds += exchange.connect_seconds
-        if self._call.stream:
-            self._record.phase = "first_token"
-        if exchange.status != 200:
-            body = await exchange.read_up_to(MAX_ERROR_BYTES)
-            error = endpoint.provider.parse_error(self.target, exchange.status, exchange.headers, body)
-            error.upstream_request_id = upstream_request_id(exchange.headers) or None
-            error.repeat = REPEAT.get(exchange.headers.get("x-should-retry", ""), error.repeat)
-            raise error
-        return exchange

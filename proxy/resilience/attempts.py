@@ -51,6 +51,7 @@ class Walk:
         self._deadline = deadline
         self._tokens = tokens
         self._record = record
+        record.tokens = tokens
         self._hedging = means.hedging(route) if route.hedge is not None else None
 
     @property
@@ -191,7 +192,8 @@ class Walk:
         winner, reply = won
         loser = race.second if winner is first else first
         if loser is not None and all(loser is not attempt for attempt, _ in race.failures):
-            telemetry.wasted(loser.target.name, self._tokens.prompt + loser.pieces)
+            target = loser.target
+            telemetry.wasted(target.name, telemetry.ledger.lost(record, target.name, target.model, target.label))
         self._attempt = winner
         winner.name(reply.dropped)
         winner.claim(reply)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from proxy.call import Facts
 from proxy.providers.pattern import Pattern, is_plain
 from proxy.providers.wire import Behind, Exchange
 
@@ -22,11 +23,13 @@ class Express(asyncio.Protocol):
         write: takes chunks for the caller.
         gaps: takes the seconds between contents.
         count_gaps: counts them and empties the list, when it has grown long.
+        facts: of the answer; its text is measured here, too.
     """
 
     __slots__ = (
-        "_after", "_before", "_between", "_count_gaps", "_exchange", "_first", "_gaps", "_lacks_last", "_last_only",
-        "_leads", "_learnt", "_loop", "_size", "_start", "_stop", "_tail", "_tries", "_write", "behind", "last",
+        "_after", "_before", "_between", "_count_gaps", "_exchange", "_facts", "_first", "_gaps", "_lacks_last",
+        "_last_only", "_leads", "_learnt", "_loop", "_size", "_start", "_stop", "_tail", "_tries", "_write", "behind",
+        "last",
     )  # fmt: skip
 
     def __init__(
@@ -35,8 +38,9 @@ class Express(asyncio.Protocol):
         write: Callable[[bytes], object],
         gaps: list[float],
         count_gaps: Callable[[list[float]], None],
+        facts: Facts,
     ) -> None:
-        self._exchange, self._write = exchange, write
+        self._exchange, self._write, self._facts = exchange, write, facts
         self.behind: Behind  # set by the connection
         self._gaps, self._count_gaps = gaps, count_gaps
         self._loop = asyncio.get_running_loop()
@@ -83,6 +87,7 @@ class Express(asyncio.Protocol):
                     now, gaps = self._loop.time(), self._gaps
                     gaps.append(now - self.last)
                     self.last = now
+                    self._facts.text_bytes += len(before if self._lacks_last else text)
                     if len(gaps) >= MOST_GAPS:
                         self._count_gaps(gaps)
                     if self._before is not None:

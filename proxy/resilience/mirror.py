@@ -48,7 +48,7 @@ class Mirrors:
             await asyncio.wait(self._tasks)
 
     async def _send(self, call: Call, name: str, copies: Copies, means: Means) -> None:
-        record = CallRecord(f"{call.id}-copy", time.perf_counter())
+        record = CallRecord(f"{call.id}-copy", time.perf_counter(), route=name, stream=call.stream)
         outcome = "cancelled"
         try:
             async with Walk(
@@ -66,3 +66,4 @@ class Mirrors:
             if not self._under_way[name]:
                 del self._under_way[name]  # routes come and go
             means.telemetry.mirrored(name, copies.target.name, outcome)
+            means.telemetry.ledger.settle(record)

@@ -74,7 +74,7 @@ class StreamReply:
         framing = source.framing(data) if pattern is not None else None
         if pattern is not None and framing is not None and (write := to.write) is not None:
             if self._express is None:
-                self._express = Express(source, write, self._gaps, self._count_gaps)
+                self._express = Express(source, write, self._gaps, self._count_gaps, self.facts)
             self._express.learn(pattern, framing, len(data), self.shown)
         elif self._express is not None:
             source.shorten(None)

@@ -14,6 +14,8 @@ def describe(standing: Standing, circuits: Iterable[Circuit]) -> Json:
     """One upstream: its circuits, last failures, latency and limits. Times are seconds, moments RFC 3339."""
     return {
         "name": standing.name,
+        "provider": standing.endpoint.dialect,
+        "host": standing.endpoint.host,
         "circuits": [_circuit(circuit) for circuit in circuits],
         "latency": {
             "json": _latency(standing.latency[False]),

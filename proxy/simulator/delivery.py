@@ -77,6 +77,7 @@ class Delivery:
             self._report.frame_sent(self._call)
             if frame.stage == "content":
                 sent += 1
+                self._call.sent = sent
                 self._call.phase = "mid_stream"
             first = False
         await self._end(response)

@@ -137,6 +137,8 @@ class Exchange:
         dialect, operation, behaviour = self._dialect, self._operation, self._behaviour
         request_id = self._terms.request_id
         answers = compose_all(question, behaviour, seed=self._terms.seed)
+        self._call.prompt_tokens = sum(answer.prompt_tokens for answer in answers) // question.n
+        self._call.completion_tokens = sum(answer.completion_tokens for answer in answers)
         streams = question.stream and not behaviour.whole
         fails_later = behaviour.error_after is not None
         status = 200 if fails_later else behaviour.status or 200

@@ -29,10 +29,13 @@ class SeenRequest:
 
 @dataclass(slots=True)
 class Call:
-    """A call in progress, and how far its answer got."""
+    """A call in progress, and how far its answer got; its tokens are those of the whole answer."""
 
     dialect: str
     phase: Phase = "before_headers"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    sent: int = 0  # frames with content, each of one token
 
 
 class Tally:
@@ -47,6 +50,8 @@ class Tally:
         self.open_calls = 0
         self.open_connections = 0
         self.frames = 0
+        self.prompt_tokens = 0  # what would be billed: of whole answers all, of broken streams what was sent
+        self.completion_tokens = 0
 
     def counts(self) -> dict[str, Any]:
         """Return the counters as plain data."""
@@ -59,12 +64,15 @@ class Tally:
             "open_calls": self.open_calls,
             "open_connections": self.open_connections,
             "frames": self.frames,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
         }
 
     def clear(self) -> None:
         """Forget what is over; what is still open stays counted."""
         self.calls = self.open_calls
         self.completed = self.aborted = self.failed = self.frames = 0
+        self.prompt_tokens = self.completion_tokens = 0
         self.aborted_in = dict.fromkeys(PHASES, 0)
 
 
@@ -133,6 +141,10 @@ class Report(Tally):
             outcome = "failed"
         for tally in (self, self.dialects[call.dialect]):
             tally.open_calls -= 1
+            if outcome == "completed" or call.sent:
+                tally.prompt_tokens += call.prompt_tokens
+                whole = call.completion_tokens
+                tally.completion_tokens += whole if outcome == "completed" else min(call.sent, whole)
             if outcome == "completed":
                 tally.completed += 1
             elif outcome == "failed":

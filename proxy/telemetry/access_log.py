@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from proxy.telemetry.ledger import Used
 from proxy.telemetry.record import CallRecord
 
 _encode = msgspec.json.Encoder().encode
@@ -33,12 +34,13 @@ class _Line(msgspec.Struct):
     prompt_tokens: int | None
     completion_tokens: int | None
     usage_source: str | None
+    cost_usd: float | None
     first_token_seconds: float | None
     duration_seconds: float
     upstream_request_id: str | None
 
 
-def access_line(record: CallRecord, duration: float, prompt_tokens: int | None, completion_tokens: int | None) -> bytes:
+def access_line(record: CallRecord, duration: float, used: Used) -> bytes:
     """The line of a call that took `duration` seconds."""
     waited = None
     if record.stream and record.first_token is not None:
@@ -57,9 +59,10 @@ def access_line(record: CallRecord, duration: float, prompt_tokens: int | None, 
         record.reason or None,
         record.attempts,
         record.cache,
-        prompt_tokens,
-        completion_tokens,
-        "provider" if record.facts.usage else None,
+        used.prompt,
+        used.completion,
+        used.source,
+        used.cost if used.cost is None else round(used.cost, 9),
         waited,
         round(duration, 6),
         record.upstream_request_id or None,

@@ -5,18 +5,23 @@ Label values come from the configuration only; what callers invent becomes `othe
 Source: DESIGN.md §9.
 """
 
+import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Info, PlatformCollector, ProcessCollector
 
+from proxy import __version__
+from proxy.call import Operation
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.cache_counts import CacheCounts
+from proxy.telemetry.ledger import Ledger
+from proxy.telemetry.memory import memory_limit
 from proxy.telemetry.recent import Recent
-from proxy.telemetry.record import CallRecord
+from proxy.telemetry.record import CallRecord, Traces
 from proxy.telemetry.reload_counts import ReloadCounts
-from proxy.telemetry.tallies import Cell, Counter, Histogram, Series
+from proxy.telemetry.tallies import Cell, Counter, Histogram, Reading, Series
 from proxy.telemetry.watched import Watched
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -28,23 +33,31 @@ GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 
 PHASES = ("admission", "upstream", "answer", "body", "connect", "queue")
 QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
+_SAMPLED = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")  # W3C Trace Context, §3.2
+
 
 class Telemetry:
     """The metrics of one process, and its access log.
 
     Args:
         write_line: takes each access line, as bytes with their line end.
+        lost: how many of them did not reach their reader.
     """
 
-    def __init__(self, write_line: Callable[[bytes], object]) -> None:
+    def __init__(self, write_line: Callable[[bytes], object], lost: Callable[[], int] = int) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._write_line = write_line
+        self.traces: Traces | None = None
         self.recent = Recent()
         by_mode = ("upstream", "mode")
         self._calls = Counter(
-            registry, "octet_calls", "Calls, by how they ended.", ("route", "upstream", "model", "outcome")
+            registry,
+            "octet_calls",
+            "Calls, by how they ended: `ok`, `caller_error`, `limited` (by us), `upstream_error`, `cut` (after first "
+            "content), `hangup`, `proxy_error`; `upstream` is `none` where none was involved: kept answers, refusals.",
+            ("route", "upstream", "model", "outcome"),
         )
         self._duration = Histogram(
             registry, "octet_call_duration_seconds", "From a call's first byte to its answer's last.", by_mode,
@@ -63,12 +76,19 @@ class Telemetry:
             "The sidecar's own share of the time to the answer or first content.", by_mode, OVERHEAD_BUCKETS,
         )  # fmt: skip
         self._phases = Counter(
-            registry, "octet_phase_seconds", "Time of calls in each phase, until their answer or first content.",
+            registry, "octet_phase_seconds",
+            "Time of calls until their answer or first content: `body` (waiting for the caller's), `admission`, "
+            "`queue` (waiting for room, or to try again), `connect`, `upstream`; `answer`: sending it.",
             ("phase",),
         )  # fmt: skip
         self._spent = [self._phases.bind((phase,)) for phase in PHASES]
         self._of_calls: dict[tuple[str, str, str, str, bool], _OfCalls] = {}
-        self._attempts = Counter(registry, "octet_attempts", "Tries at an upstream.", ("upstream", "outcome"))
+        self._attempts = Counter(
+            registry,
+            "octet_attempts",
+            "Tries at an upstream: `ok`, `hangup`, `lost` to a second attempt, or the kind of failure.",
+            ("upstream", "outcome"),
+        )
         self._failovers = Counter(
             registry, "octet_failovers", "Calls that went on to the next target.", ("route", "upstream", "reason")
         )
@@ -80,7 +100,9 @@ class Telemetry:
             registry, "octet_circuit_transitions", "Changes of a circuit, by the state entered.", ("upstream", "state")
         )
         self._limited = Counter(
-            registry, "octet_limited", "Calls that found a limit of ours used up; they waited, went elsewhere, failed.",
+            registry, "octet_limited",
+            "Calls that found a limit or a budget of ours used up, of a `caller`, an `upstream` or a `route`; they "
+            "waited, went elsewhere, or were refused.",
             ("scope", "name", "limit"),
         )  # fmt: skip
         self._queued = Histogram(
@@ -88,18 +110,27 @@ class Telemetry:
             QUEUE_BUCKETS,
         )  # fmt: skip
         self._hedges = Counter(
-            registry, "octet_hedges", "Second attempts, by whether they gave the answer.", ("route", "outcome")
+            registry,
+            "octet_hedges",
+            "Second attempts: `won`, `lost`, or `failed` together with the first.",
+            ("route", "outcome"),
         )
         self._wasted = Counter(
             registry, "octet_hedge_wasted_tokens", "Estimated tokens of attempts that lost to another.", ("upstream",)
         )
-        self._tokens = Counter(
-            registry, "octet_tokens", "Tokens, as upstreams count them.", ("upstream", "model", "direction", "source")
-        )
         self._mirrored = Counter(
-            registry, "octet_mirrored", "Copies of calls, by how they ended.", ("route", "upstream", "outcome")
+            registry,
+            "octet_mirrored",
+            "Copies of calls: `ok`, `dropped` (too many at once), or the kind of failure.",
+            ("route", "upstream", "outcome"),
         )
-        self._hangups = Counter(registry, "octet_hangups", "Callers that left before the end.", ("phase",))
+        self.ledger = Ledger(registry)
+        self._hangups = Counter(
+            registry, "octet_hangups",
+            "Callers that left before the end: in `admission`, `queue`, `back_off`, `connect` (until the upstream's "
+            "answer begins), `first_token`, `stream`, `json`, or `joined` to the same call.",
+            ("phase",),
+        )  # fmt: skip
         self.cache = CacheCounts(registry)
         self.reloads = ReloadCounts(registry)
         self._refusals = Counter(registry, "octet_refusals", "Requests refused before they became a call.", ("reason",))
@@ -107,8 +138,16 @@ class Telemetry:
             registry, "octet_loop_lag_seconds", "How late the event loop comes to what is due.", (), LAG_BUCKETS
         )
         self.watched = Watched(registry)
+        Reading(
+            registry, "octet_access_lines_lost", "Lines of the access log that their reader was too slow for.", lost,
+            counts=True,
+        )  # fmt: skip
+        Reading(registry, "octet_memory_limit_bytes", "What the process may use; absent: no limit.", memory_limit)
+        Info("octet_build", "The version that runs.", registry=registry).info({"version": __version__})
 
-    def bind(self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]]) -> None:
+    def bind(
+        self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]], callers: Sequence[str] = ()
+    ) -> None:
         """Make the series of every good call now: they begin at 0.
 
         Args:
@@ -124,8 +163,7 @@ class Telemetry:
                 self._overhead.bind((upstream, mode))
         for route, upstream, model in targets:
             self._calls.bind((route, upstream, model, "ok"))
-            for direction in ("prompt", "completion"):
-                self._tokens.bind((upstream, model, direction, "provider"))
+            self.ledger.bind(route, upstream, model, callers)
 
     def prune(self, names: Mapping[str, Collection[str]]) -> None:
         """Forget what is in no configuration any more, that series do not grow in number with each that is loaded.
@@ -137,10 +175,18 @@ class Telemetry:
         for tally in (*vars(self).values(), *vars(self.cache).values()):
             if isinstance(tally, Counter | Histogram):
                 tally.prune(known)
+        self.ledger.prune(known)
         self._of_calls = {
             key: series for key, series in self._of_calls.items()
             if key[0] in known["route"] and key[1] in known["upstream"] and key[2] in known["model"]
         }  # fmt: skip
+
+    def trace(self, record: CallRecord, headers: Mapping[str, str], operation: Operation) -> None:
+        """Note the trace that a call belongs to: its caller's, when somebody keeps it, or one of ours."""
+        if self.traces is not None:
+            self.traces.begin(record, headers, operation)
+        elif match := _SAMPLED.fullmatch(headers["traceparent"]):
+            record.trace_id = match[1]
 
     def attempted(self, upstream: str, outcome: str) -> None:
         """Count one try; `outcome` is `ok`, `hangup` or a failure's class."""
@@ -201,18 +247,15 @@ class Telemetry:
         key = (record.route, upstream, record.model_label, record.outcome, record.stream)
         series = self._of_calls.get(key) or self._bind_calls(key)
         series.calls[0] += 1
-        series.duration.observe(duration)
+        series.duration.observe(duration, record.trace_id)
         if record.outcome == "hangup":
             self._hangups.add((record.phase,))
         if first is not None and record.attempts:
             self._settle_times(record, series, first, now)
-        usage = record.facts.usage
-        prompt = completion = None
-        if usage:
-            prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-            series.prompt[0] += prompt or 0
-            series.completion[0] += completion or 0
-        line = access_line(record, duration, prompt, completion)
+        used = self.ledger.settle(record)
+        if record.trace is not None:
+            record.trace.end(record, used.prompt, used.completion)
+        line = access_line(record, duration, used)
         self.recent.add(line, record)
         self._write_line(line)
 
@@ -226,7 +269,7 @@ class Telemetry:
         body[0] += record.body_seconds
         connect[0] += record.connect_seconds
         if record.stream:
-            series.first_token.observe(first - record.started)
+            series.first_token.observe(first - record.started, record.trace_id)
             if record.gaps:
                 self.streamed(record.upstream, record.gaps)
         else:
@@ -240,10 +283,6 @@ class Telemetry:
             self._duration.bind(by_mode),
             self._overhead.bind(by_mode) if upstream else Series(OVERHEAD_BUCKETS),
             self._first_token.bind(by_mode) if upstream and stream else Series(FIRST_TOKEN_BUCKETS),
-            *(
-                self._tokens.bind((upstream, model, direction, "provider")) if upstream else [0.0]
-                for direction in ("prompt", "completion")
-            ),
         )
         return made
 
@@ -255,10 +294,3 @@ class _OfCalls(NamedTuple):
     duration: Series
     overhead: Series
     first_token: Series
-    prompt: Cell
-    completion: Cell
-
-
-def _count(value: object) -> int | None:
-    """A count as an upstream sent it, if it is one that can be believed."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None

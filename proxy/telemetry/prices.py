@@ -1,8 +1,9 @@
 """What tokens cost, by what the configuration says of upstreams' prices."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from proxy.call import Json
+from proxy.call import Json, count_of
 from proxy.config import Globs, Price, Upstream
 
 MILLION = 1_000_000
@@ -27,15 +28,38 @@ class PriceList:
         return self.cost(upstream, model, {"prompt_tokens": prompt, "completion_tokens": answer})
 
     def cost(self, upstream: str, model: str, usage: Json | None) -> float | None:
-        """US dollars for so many tokens; None when the price, or their number, is not known."""
+        """US dollars for a usage in OpenAI's shape; None when the price, or the usage, is not known."""
         price = self.price(upstream, model)
-        if price is None or not usage:
-            return None
-        return _of(usage, "prompt_tokens", price.input_per_million) + _of(
-            usage, "completion_tokens", price.output_per_million
+        return None if price is None or not usage else cost_of(price, usage)
+
+
+def cost_of(price: Price, usage: Json, copies: int = 1) -> float:
+    """US dollars for a usage in OpenAI's shape; what of it is no count costs nothing.
+
+    Args:
+        copies: how often the upstream was sent the prompt.
+
+    Source: OpenAI's "Usage" object: `cached_tokens` are among the prompt's, `reasoning_tokens` among the answer's;
+    `cache_write_tokens` are ours, for Anthropic's `cache_creation_input_tokens`.
+    """
+    prompt, answer = count_of(usage.get("prompt_tokens")) or 0, count_of(usage.get("completion_tokens")) or 0
+    dollars = prompt * price.input_per_million
+    if (details := usage.get("prompt_tokens_details")) and isinstance(details, dict):
+        for name, own in (
+            ("cached_tokens", price.cached_input_per_million),
+            ("cache_write_tokens", price.cache_write_per_million),
+        ):
+            dollars += _differently(details, name, prompt, price.input_per_million, own)
+    dollars = dollars * copies + answer * price.output_per_million
+    if (details := usage.get("completion_tokens_details")) and isinstance(details, dict):
+        dollars += _differently(
+            details, "reasoning_tokens", answer, price.output_per_million, price.reasoning_per_million
         )
+    return dollars / MILLION
 
 
-def _of(usage: Json, name: str, price: float) -> float:
-    count = usage.get(name)
-    return count * price / MILLION if isinstance(count, int) and 0 <= count < 2**53 else 0.0
+def _differently(details: dict[str, Any], name: str, whole: int, usual: float, price: float | None) -> float:
+    """What tokens of their own price cost beside the usual."""
+    if price is None:
+        return 0.0
+    return min(count_of(details.get(name)) or 0, whole) * (price - usual)

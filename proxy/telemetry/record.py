@@ -1,12 +1,13 @@
 """What is to be told of one call."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from proxy.call import Facts
+from proxy.call import Facts, Operation
 from proxy.errors import ProxyError
+from proxy.openai_format.estimate import Estimate
 
 
 class Try(NamedTuple):
@@ -17,6 +18,49 @@ class Try(NamedTuple):
     reason: str
     code: str | None
     seconds: float
+
+
+class AttemptTrace(Protocol):
+    """An attempt as a part of its call's trace."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By which the upstream goes on with the trace."""
+        ...
+
+    def end(self, error: ProxyError | None) -> None: ...
+
+
+class Trace(Protocol):
+    """A call's trace, where they are taken."""
+
+    def attempt(self, upstream: str, provider: str, model: str, number: int) -> AttemptTrace:
+        """One begins; `number` counts them from 1."""
+        ...
+
+    def asked(self, body: bytes) -> None:
+        """What was asked, for those who want it in their traces."""
+        ...
+
+    def answered(self, body: bytes) -> None:
+        """What was answered as a whole, for the same."""
+        ...
+
+    def end(self, record: "CallRecord", prompt: int | None, completion: int | None) -> None:
+        """The call is over, and has used so many tokens."""
+        ...
+
+
+class Traces(Protocol):
+    """Takes the traces of calls."""
+
+    def begin(self, record: "CallRecord", headers: Mapping[str, str], operation: Operation) -> None:
+        """Begin a call's trace, if it is to have one."""
+        ...
+
+    async def close(self) -> None:
+        """Send what is left."""
+        ...
 
 
 class CallRecord(msgspec.Struct):
@@ -58,6 +102,9 @@ class CallRecord(msgspec.Struct):
     target: object = None  # where it went, of routing's
     choice: object = None  # what routing chose, and why; of its room
     tries: tuple["Try", ...] = ()  # attempts that failed
+    tokens: Estimate | None = None  # what it was thought to use
+    trace_id: str = ""  # of the caller's trace, or of ours
+    trace: Trace | None = None  # where traces are taken
     cut_off_by: ProxyError | None = None  # why we, not the caller, end the call
 
     def own_seconds(self, until: float) -> float:

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from proxy.telemetry.tallies import unit_of
+
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -36,35 +38,51 @@ class Watched:
         self._shown: dict[tuple[Gauge, tuple[str, ...]], None] = {}
         self._before: dict[tuple[Gauge, tuple[str, ...]], None] = {}
 
+        self.labels: dict[str, tuple[str, ...]] = {}  # of each gauge
+
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
+            self.labels[name] = labels
+            return Gauge(name, text, labels, registry=registry, unit=unit_of(name))
 
         gauge("octet_open_streams", "Streams being answered now.").set_function(lambda: self.open_streams)
         self.connections = gauge("octet_caller_connections", "Connections of callers.")
         self.buffered = gauge("octet_buffered_bytes", "Bodies of calls in flight, held in memory.")
         self._pools = gauge(
-            "octet_connections", "Connections to an upstream, in use and waiting for the next request.",
+            "octet_connections", "Connections to an upstream: `active`, or `idle` until the next request.",
             "upstream", "state",
         )  # fmt: skip
         self._pool_limits = gauge(
             "octet_connections_limit", "How many connections to an upstream there may be; absent: no limit.", "upstream"
         )
-        self._circuits = gauge("octet_circuit_state", "0: closed, 1: half-open, 2: open.", "upstream")
+        self._circuits = gauge(
+            "octet_circuit_state", "0: closed, 1: half-open, 2: open; of several, the worst.", "upstream"
+        )
         self._slots = gauge("octet_slots_in_use", "Calls that hold a place under limits.concurrent.", "scope", "name")
         self._waiting = gauge("octet_queue_length", "Calls that wait for such a place.", "scope", "name")
         self._levels = gauge(
-            "octet_limit_remaining", "What is left of a limit per minute; below 0: more was used than was reserved.",
+            "octet_limit_remaining",
+            "What is left of a limit per minute, with Redis of this process's share; below 0: used above the estimate.",
             "scope", "name", "limit",
         )  # fmt: skip
         self._cache_bytes = gauge("octet_cache_bytes", "Of answers kept in memory.")
         self._cache_entries = gauge("octet_cache_entries", "Answers kept in memory.")
         self._flights = gauge("octet_flights", "Calls upstream that others may join.")
         self._redis_users: dict[str, bool] = {}
-        self._redis = gauge("octet_redis_up", "1: Redis is there; 0: it is not, or none is configured.")
+        self._redis = gauge(
+            "octet_redis_up",
+            "1: Redis is there for all that use it, limits and the cache; 0: it is not, or none is configured.",
+        )
+        self._redis_there = gauge("octet_redis_configured", "1: there is one to be used; 0: there is none.")
+        self._spent = gauge(
+            "octet_budget_spent_usd", "Of a budget, in the day or month that is; with Redis, by all sidecars together.",
+            "scope", "name", "period",
+        )  # fmt: skip
+        self._budgets = gauge("octet_budget_limit_usd", "What may be spent in it.", "scope", "name", "period")
         self.generation = gauge("octet_config_generation", "Counts the configurations that have been in force.")
 
     def redis(self, user: str, up: bool) -> None:
         """Show whether Redis is there for all who use it."""
+        self._redis_there.set(1)
         self._redis_users[user] = up
         self._redis.set(all(self._redis_users.values()))
 
@@ -103,6 +121,12 @@ class Watched:
         """Show places under a limit."""
         self._show(self._slots, (scope, name), in_use)
         self._show(self._waiting, (scope, name), waiting)
+
+    def budget(self, scope: str, name: str, period: str, limit: float, spent: Callable[[], float]) -> None:
+        """Show what of a budget has been spent."""
+        labels = scope, name, period
+        self._show(self._budgets, labels, lambda: limit)
+        self._show(self._spent, labels, spent)
 
     def bucket(self, scope: str, name: str, limit: str, level: Callable[[], float]) -> None:
         """Show what is left of a limit per minute."""

@@ -104,6 +104,11 @@ class Endpoint:
         return self.provider.authorize(self.upstream, credential)
 
     @property
+    def dialect(self) -> str:
+        """The provider's name."""
+        return self.upstream.provider
+
+    @property
     def host(self) -> str:
         """Host and port, for people."""
         return urlsplit(str(self.upstream.base_url)).netloc

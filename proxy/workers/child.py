@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from prometheus_client import Metric
 
 from proxy.errors import ProxyError
 from proxy.process import aside
@@ -40,7 +43,7 @@ class Child:
     """A process of ours, and the channel to it."""
 
     generation = 0  # of the configuration it has
-    told = ""  # its metrics, as it told them last
+    told: Sequence[Metric] = ()  # its metrics, as it told them last
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self._process, self._channel = process, channel

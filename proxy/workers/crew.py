@@ -20,9 +20,13 @@ class Crew:
     """Those that serve, by number.
 
     What an operator holds open, and what workers that have ended had counted, is known to those that follow them.
+
+    Args:
+        shared: Redis keeps limits and budgets for all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool) -> None:
+        self.shared = shared
         self.children: dict[int, Child] = {}
         self.past = Past()
         self._held: dict[str, float] = {}  # upstreams that are held open, and until when
@@ -32,9 +36,9 @@ class Crew:
         children = list(self.children.values())
         asked = (asyncio.wait_for(child.ask("metrics"), PATIENCE_SECONDS) for child in children)
         for child, told in zip(children, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-            if isinstance(told, str):
+            if not isinstance(told, BaseException):
                 child.told = told
-        return Merged([child.told for child in children if child.told], own, self.past)
+        return Merged([child.told for child in children], own, self.past, shared=self.shared)
 
     async def ask(self, what: str, arguments: dict[str, Any]) -> Json:
         """What an operator asks of the workers; raises ProxyError."""

@@ -1,17 +1,25 @@
 """What several processes tell, as one: metrics, and the admin side's answers."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from proxy.call import Json
 
-_GREATEST = frozenset({"octet_circuit_state", "octet_config_generation", "process_max_fds"})
+_GREATEST = frozenset(
+    {
+        "octet_circuit_state",
+        "octet_config_generation",
+        "octet_memory_limit_bytes",
+        "octet_redis_configured",
+        "process_max_fds",
+    }
+)
+_OF_ALL = frozenset({"octet_budget_spent_usd", "octet_budget_limit_usd"})  # with Redis, all tell the same
 _LEAST = frozenset({"octet_redis_up", "process_start_time_seconds"})
-_FIRST = frozenset({"python_info"})
+_FIRST = frozenset({"python_info", "octet_build"})
 _PARENTS = frozenset({"octet_config_reloads", "octet_config_last_reload_successful"})  # the parent tells these itself
 
 
@@ -25,9 +33,9 @@ class Past:
         self.families: dict[str, Metric] = {}
         self.samples: dict[str, Samples] = {}
 
-    def add(self, text: str) -> None:
+    def add(self, told: Iterable[Metric]) -> None:
         """One more has ended; this is what it told last."""
-        for family in text_string_to_metric_families(text):
+        for family in told:
             if family.type in ("counter", "histogram"):
                 self.families.setdefault(family.name, family)
                 _add(self.samples.setdefault(family.name, {}), family)
@@ -37,12 +45,16 @@ class Merged:
     """The metrics of all workers as one registry.
 
     Args:
-        texts: what each has told, in Prometheus' text format.
+        told: what each has told.
         own: families that the parent tells itself.
+        shared: Redis keeps limits and budgets for all of them.
     """
 
-    def __init__(self, texts: Sequence[str], own: Iterable[Metric], past: Past | None = None) -> None:
-        self._texts = texts
+    def __init__(
+        self, told: Sequence[Iterable[Metric]], own: Iterable[Metric], past: Past | None = None, *, shared: bool = False
+    ) -> None:
+        self._told = told
+        self._greatest = _GREATEST | _OF_ALL if shared else _GREATEST
         self._own = list(own)
         self._past = past or Past()
 
@@ -50,30 +62,31 @@ class Merged:
         """Counters, histograms and most gauges are added up."""
         families = dict(self._past.families)
         samples = {name: dict(each) for name, each in self._past.samples.items()}
-        for text in self._texts:
-            for family in text_string_to_metric_families(text):
+        for told in self._told:
+            for family in told:
                 families.setdefault(family.name, family)
-                _add(samples.setdefault(family.name, {}), family)
+                _add(samples.setdefault(family.name, {}), family, self._greatest)
         for name, family in families.items():
             if name not in _PARENTS:
-                merged = Metric(name, family.documentation, family.type)
+                merged = Metric(name, family.documentation, family.type, family.unit)
                 merged.samples = list(samples[name].values())
                 yield merged
         yield from self._own
 
 
-def _add(known: Samples, family: Metric) -> None:
+def _add(known: Samples, family: Metric, greatest: Collection[str] = _GREATEST) -> None:
     for sample in family.samples:
         key = sample.name, tuple(sorted(sample.labels.items()))
         before = known.get(key)
         if before is None:
             known[key] = sample
-        elif family.name in _GREATEST:
+        elif family.name in greatest:
             known[key] = before._replace(value=max(before.value, sample.value))
         elif family.name in _LEAST:
             known[key] = before._replace(value=min(before.value, sample.value))
         elif family.name not in _FIRST:
-            known[key] = before._replace(value=before.value + sample.value)
+            exemplar = sample.exemplar or before.exemplar
+            known[key] = before._replace(value=before.value + sample.value, exemplar=exemplar)
 
 
 def added(several: Sequence[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from proxy.config import Address, Config, Limits, RouteRule, Section, Server, Upstream
+from proxy.config import Address, Budget, Config, Limits, RouteRule, Section, Server, Upstream
 
 Part = TypeVar("Part", bound=Section)
 
@@ -49,10 +49,19 @@ class _Division:
         queue = self.part(limits.queue) if limits.queue and limits.concurrent is not None else limits.queue
         return _with(limits, queue=queue, **{name: self.part(each) for name, each in whole.items() if each is not None})
 
+    def budget(self, budget: Budget) -> Budget:
+        if not self._limits:
+            return budget
+        whole = {"daily_usd": budget.daily_usd, "monthly_usd": budget.monthly_usd}
+        return _with(budget, **{name: usd / self._count for name, usd in whole.items() if usd is not None})
+
     def server(self, server: Server, addresses: list[Address]) -> Server:
         return _with(
             server,
-            callers=tuple(_with(caller, limits=self.limits(caller.limits)) for caller in server.callers),
+            callers=tuple(
+                _with(caller, limits=self.limits(caller.limits), budget=self.budget(caller.budget))
+                for caller in server.callers
+            ),
             max_buffered_bytes=max(self.part(server.max_buffered_bytes), server.max_body_bytes),
             max_connections=self.part(server.max_connections),
             listen=tuple(addresses),
@@ -64,10 +73,10 @@ class _Division:
         return _with(upstream, limits=self.limits(upstream.limits), max_connections=connections)
 
     def route(self, route: RouteRule) -> RouteRule:
-        mirror = route.mirror
-        if mirror is None:
-            return route
-        return _with(route, mirror=_with(mirror, concurrent=self.part(mirror.concurrent)))
+        mirror, budget = route.mirror, self.budget(route.budget)
+        if mirror is not None:
+            mirror = _with(mirror, concurrent=self.part(mirror.concurrent))
+        return _with(route, mirror=mirror, budget=budget)
 
 
 def _with(section: Part, **changed: Any) -> Part:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
 from proxy.admission.auth import Auth
 from proxy.app import Place
@@ -21,7 +21,7 @@ from proxy.errors import ProxyError
 from proxy.generations import new_via
 from proxy.reload import Attempt, Reloader
 from proxy.sources import Source
-from proxy.telemetry import ReloadCounts, Telemetry
+from proxy.telemetry import CrewCounts, ReloadCounts, Telemetry
 from proxy.workers.channel import Gone
 from proxy.workers.child import BEGIN_SECONDS, Child
 from proxy.workers.crew import Crew
@@ -49,15 +49,11 @@ class Supervisor:
         self.admin: Address | None = None
         self.draining = False
         self._generation = 1
-        self.crew = Crew()
+        self.crew = Crew(shared=config.redis is not None)
         self._keepers: list[asyncio.Task[None]] = []
         self._registry = CollectorRegistry()
         self.reloader = Reloader(source, config, text, self._prepare, ReloadCounts(self._registry))
-        text_of_gauge = "Processes that serve calls."
-        Gauge("octet_workers", text_of_gauge, registry=self._registry).set_function(lambda: len(self.crew.children))
-        self._restarts = Counter(
-            "octet_worker_restarts", "Workers that died and were replaced.", registry=self._registry
-        )
+        self._counts = CrewCounts(self._registry, lambda: len(self.crew.children))
 
     @property
     def ready(self) -> bool:
@@ -186,7 +182,7 @@ class Supervisor:
                 self.crew.children.pop(number, None)
                 self.crew.past.add(child.told)
                 logger.error("worker %d (process %d) has ended with %s; it is replaced", number, child.pid, code)
-                self._restarts.inc()
+                self._counts.replaced()
             wait = 0.1 if child is not None and loop.time() - began > MOST_WAIT else min(2 * wait, MOST_WAIT)
             await asyncio.sleep(wait)
             try:
@@ -255,6 +251,8 @@ class Supervisor:
         """What an operator asks, of whom it concerns; raises ProxyError."""
         if what == "config":
             return {**self.reloader.describe(), "workers": {n: each.pid for n, each in self.crew.children.items()}}
+        if what == "reloads":
+            return self.reloader.describe_reloads()
         if what == "reload":
             return (await self.reloader.reload("/admin/reload")).told()
         return await self.crew.ask(what, arguments)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
-from prometheus_client.exposition import generate_latest
+from prometheus_client import Metric
 
 from proxy.app import App, Place
 from proxy.config import Config
@@ -86,8 +86,8 @@ class Worker:
     async def _discard(self) -> None:
         self._prepared = None
 
-    async def _metrics(self) -> str:
-        return (await asyncio.to_thread(generate_latest, self._running.telemetry.registry)).decode()
+    async def _metrics(self) -> list[Metric]:
+        return await asyncio.to_thread(list, self._running.telemetry.registry.collect())
 
     async def stop(self) -> None:
         """Drain, and end."""

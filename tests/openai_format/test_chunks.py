@@ -11,10 +11,8 @@ from proxy.errors import CutShort
 from proxy.openai_format.chunks import (
     ROLE,
     ChunkBuilder,
-    carries_content,
     collect,
     completion,
-    observe,
     reasoning,
     replay,
     tool_arguments,
@@ -22,6 +20,7 @@ from proxy.openai_format.chunks import (
     tool_start,
     usage,
 )
+from proxy.openai_format.observing import carries_content, observe
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -233,7 +232,7 @@ def test_facts_are_noted_in_passing() -> None:
     observe(facts, BUILD.delta(ROLE))
     assert facts == Facts()
     observe(facts, BUILD.delta({"content": "a"}))
-    assert facts == Facts(content=True, pieces=1)
+    assert facts == Facts(content=True, pieces=1, text_bytes=1)
     observe(facts, BUILD.finish("length"))
     observe(facts, BUILD.usage(USAGE))
-    assert facts == Facts(content=True, pieces=1, finish_reason="length", usage=USAGE)
+    assert facts == Facts(content=True, pieces=1, text_bytes=1, finish_reason="length", usage=USAGE)

@@ -36,6 +36,7 @@ class Script:
 
     thinking = False
     ended = False
+    begun: Json | None = None
 
     def __init__(self, chunks: Iterable[Json], failure: Exception | None = None) -> None:
         self._chunks = list(chunks)
@@ -222,10 +223,13 @@ def test_a_cut_connection_is_still_a_failure() -> None:
 
 
 def test_thinking_is_told_through() -> None:
-    """Whether the model has begun to think is for the parser behind to say."""
+    """Whether the model has begun to think, and with how long a prompt, is for the parser behind to say."""
     script = Script([])
     script.thinking = True
-    assert CutStream(script, ("a",)).thinking
+    script.begun = {"prompt_tokens": 3}
+    stream = CutStream(script, ("a",))
+    assert stream.thinking
+    assert stream.begun == {"prompt_tokens": 3}
 
 
 def test_a_cut_completion_ends_with_stop() -> None:

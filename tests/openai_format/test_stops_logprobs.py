@@ -22,6 +22,7 @@ class Script:
 
     thinking = False
     ended = False
+    begun = None
 
     def __init__(self, chunks: Iterable[Json]) -> None:
         self._chunks = list(chunks)

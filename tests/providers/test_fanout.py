@@ -28,6 +28,8 @@ def answer(number: int, text: str, reason: str = "stop") -> list[Json]:
 class Script:
     """A parser that gives one chunk for each byte, and the rest at the end."""
 
+    begun = None
+
     def __init__(self, chunks: Iterable[Json], failure: Exception | None = None, ends: bool = False) -> None:
         self._chunks, self._failure, self._ends = list(chunks), failure, ends
         self.thinking = self.plain = False

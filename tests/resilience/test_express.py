@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.admission.parsing import parse
-from proxy.call import UNBOUNDED, Caller
+from proxy.call import UNBOUNDED, Caller, Facts
 from proxy.config import Upstream
 from proxy.config.load import build
 from proxy.config.source import Document
@@ -429,7 +429,7 @@ def test_a_piece_that_overlaps_itself_is_not_taken() -> None:
 async def test_the_lengths_that_are_remembered_are_few() -> None:
     """An upstream that sends every length there is makes nobody remember all of them."""
     taken: list[int] = []
-    express = Express(Scene().ask(), lambda data: taken.append(len(data)), [], list.clear)
+    express = Express(Scene().ask(), lambda data: taken.append(len(data)), [], list.clear, Facts())
     first = b'data: {"model":"' + b"m" * 5000 + b'","content":"'
     express.learn(Pattern((first, b'"}\n\n')), b"%x\r\n", len(first) + 10, 0.0)
     tracemalloc.start()

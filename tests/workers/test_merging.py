@@ -1,5 +1,6 @@
 """Several processes' metrics and answers as one."""
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import generate_latest
 
+from proxy.telemetry import tallies
 from proxy.workers.merging import Merged, added, listed
 
 counts = st.integers(0, 10**6)
@@ -16,7 +18,7 @@ routes = st.sampled_from(["a", "b", 'quo"te', "back\\slash", "new\nline", "ü"])
 BUCKETS = (0.1, 1.0, 10.0)
 
 
-def told(counted: Sequence[tuple[str, int]], observed: Sequence[float], gauges: dict[str, float]) -> str:
+def told(counted: Sequence[tuple[str, int]], observed: Sequence[float], gauges: dict[str, float]) -> list[Metric]:
     """What a worker tells that has counted so much."""
     registry = CollectorRegistry()
     counter = Counter("octet_calls", "Calls.", ["route"], registry=registry)
@@ -27,12 +29,14 @@ def told(counted: Sequence[tuple[str, int]], observed: Sequence[float], gauges: 
         histogram.observe(value)
     for name, value in gauges.items():
         Gauge(name, "A gauge.", registry=registry).set(value)
-    return generate_latest(registry).decode()
+    sent = pickle.dumps(list(registry.collect()))  # as they come through a channel
+    families: list[Metric] = pickle.loads(sent)  # noqa: S301
+    return families
 
 
-def merged(*texts: str) -> dict[str, Metric]:
+def merged(*workers: list[Metric], shared: bool = False) -> dict[str, Metric]:
     """The families of all."""
-    return {family.name: family for family in Merged(texts, []).collect()}
+    return {family.name: family for family in Merged(workers, [], shared=shared).collect()}
 
 
 def one_value(family: Metric) -> float:
@@ -79,18 +83,41 @@ def test_what_the_parent_tells_itself_is_told_once() -> None:
     """Families of reloads are the parent's own, and those of workers are left out."""
     registry = CollectorRegistry()
     Gauge("octet_config_last_reload_successful", "Own.", registry=registry).set(1)
-    text = told([], [], {"octet_config_last_reload_successful": 0})
-    families = list(Merged([text, text], registry.collect()).collect())
+    worker = told([], [], {"octet_config_last_reload_successful": 0})
+    families = list(Merged([worker, worker], registry.collect()).collect())
     (family,) = (each for each in families if each.name == "octet_config_last_reload_successful")
     assert (one_value(family), family.documentation) == (1, "Own.")
 
 
 def test_merged_can_be_merged_again() -> None:
-    """What is written out of a merged registry is what was read: nothing is lost or renamed on the way."""
-    text = told([("a", 3), ('quo"te', 4)], [0.5, 4.0], {"octet_open_streams": 2})
-    again = generate_latest(Merged([text], [])).decode()
-    assert [line for line in again.splitlines() if "_created" not in line] == [
-        line for line in text.splitlines() if "_created" not in line
+    """What is written out of a merged registry is what was told: nothing is lost or renamed on the way."""
+    worker = told([("a", 3), ('quo"te', 4)], [0.5, 4.0], {"octet_open_streams": 2})
+    again = generate_latest(Merged([worker], [])).decode()
+    text = generate_latest(Merged([list(Merged([worker], []).collect())], [])).decode()
+    assert 'octet_calls_total{route="quo\\"te"} 4.0' in again
+    assert again == text
+
+
+def test_budgets_are_parts_or_the_whole() -> None:
+    """Without Redis each worker has a part of a budget; with it, all tell what all have spent."""
+    gauges = {"octet_budget_spent_usd": 2.0, "octet_budget_limit_usd": 5.0}
+    for shared, spent, limit in ((False, 4.0, 10.0), (True, 2.0, 5.0)):
+        families = merged(told([], [], gauges), told([], [], gauges), shared=shared)
+        assert one_value(families["octet_budget_spent_usd"]) == spent
+        assert one_value(families["octet_budget_limit_usd"]) == limit
+
+
+def test_units_and_exemplars_come_through() -> None:
+    """A traced call is told of whichever worker served it."""
+    registry = CollectorRegistry()
+    waits = tallies.Histogram(registry, "octet_wait_seconds", "Waits.", ("route",), BUCKETS)
+    waits.bind(("a",)).observe(0.5)
+    plain = list(registry.collect())
+    waits.bind(("a",)).observe(0.5, "0af7651916cd43dd8448eb211c80319c")
+    family = merged(plain, list(registry.collect()))["octet_wait_seconds"]
+    assert family.unit == "seconds"
+    assert [each.exemplar.labels for each in family.samples if each.exemplar is not None] == [
+        {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
     ]
 
 

@@ -24,6 +24,7 @@ class MessagesStream:
         self.thinking = self.plain = False
         self._begun = False
         self.ended = False
+        self.begun: Json | None = None
         self._counts: Json = {}
         self._told_end = False
         self._stop_reason: str | None = None
@@ -78,6 +79,7 @@ class MessagesStream:
         completion_id = message.get("id") or f"chatcmpl-{self._call.id}"
         self._build = ChunkBuilder(completion_id, int(self._call.received_at), self._call.model)
         self._count(message.get("usage"))
+        self.begun = usage(self._counts)
         yield from self._role()
 
     def _role(self) -> Iterator[Json]:

@@ -22,6 +22,7 @@ class ChatStream:
     """One answer of /api/chat; see `StreamParser`."""
 
     thinking = False
+    begun = None
 
     def __init__(self, call: Call, max_frame_bytes: int, *, single: bool = False) -> None:
         self._call = call

@@ -51,6 +51,7 @@ class NormalisedStream:
     """One stream; see `StreamParser`."""
 
     thinking = False
+    begun = None
 
     def __init__(self, call: Call, max_frame_bytes: int, repairs: Repairs = AS_OPENAI) -> None:
         self._call = call

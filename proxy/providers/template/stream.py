@@ -47,6 +47,7 @@ class TemplateStream:
     """One stream; see `StreamParser`."""
 
     thinking = plain = False
+    begun = None
 
     def __init__(self, call: Call, shape: Shape, headers: Mapping[str, str], max_frame_bytes: int) -> None:
         self._shape = shape

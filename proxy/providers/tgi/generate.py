@@ -157,6 +157,7 @@ class GenerateStream:
     """One answer of /generate_stream; see `StreamParser`. It has no [DONE]: the last event holds the whole text."""
 
     thinking = plain = False
+    begun = None
 
     def __init__(self, call: Call, headers: Mapping[str, str], max_frame_bytes: int, *, logprobs: bool) -> None:
         self._frames = SseFrames(max_frame_bytes)
