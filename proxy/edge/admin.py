@@ -16,6 +16,7 @@ from proxy.call import Json
 from proxy.edge.endpoints import LIVE, READY, live, ready
 from proxy.edge.guard import host_name
 from proxy.edge.render import error_response, request_id
+from proxy.edge.status import Board, status_page
 from proxy.errors import BodyTooLarge, Forbidden, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.openai_format.encoding import decode_object, encode
 from proxy.telemetry import CallRecord
@@ -23,9 +24,10 @@ from proxy.telemetry import CallRecord
 UPSTREAMS, CALLS = "/admin/upstreams", "/admin/calls"
 CACHE, PURGE = "/admin/cache", "/admin/cache/purge"
 CONFIG, RELOAD, EXPLAIN = "/admin/config", "/admin/reload", "/admin/explain"
+PAGE, LIVE_EVENTS = "/", "/admin/live"
 _OFFERED = (
-    "/metrics, /healthz, /readyz, GET /admin/config, POST /admin/reload, POST /admin/explain, GET /admin/calls, "
-    "GET /admin/calls/{request-id}, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
+    "/, /metrics, /healthz, /readyz, GET /admin/live, GET /admin/config, POST /admin/reload, POST /admin/explain, "
+    "GET /admin/calls, GET /admin/calls/{request-id}, GET /admin/upstreams, POST /admin/upstreams/{name}/open, "
     "POST /admin/upstreams/{name}/reset, GET /admin/cache, POST /admin/cache/purge"
 )
 PURGEABLE = {
@@ -57,7 +59,7 @@ class Operator(Protocol):
     async def metrics(self) -> Registry: ...
 
     async def ask(self, what: str, **arguments: Any) -> Json:
-        """`upstreams`, `open`, `reset`, `cache`, `purge`, `config`, `reload`, `explain`, `calls`, `call`.
+        """`upstreams`, `open`, `reset`, `cache`, `purge`, `config`, `reload`, `reloads`, `explain`, `calls`, `call`.
 
         Raises:
             ProxyError: it cannot be done.
@@ -70,6 +72,7 @@ class AdminEndpoints:
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
+        self._board = Board(operator)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
@@ -80,8 +83,16 @@ class AdminEndpoints:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, operator = request.path, self._operator
+        if path == PAGE:
+            _expect(request, "GET", "HEAD")
+            if not operator.auth.has_operator:  # with a token, who may not see it is asked for that by the page
+                check_operator(request, operator.auth)
+            return status_page()
         if path.startswith("/admin"):
             check_operator(request, operator.auth)
+            if path == LIVE_EVENTS:
+                _expect(request, "GET")
+                return await self._board.show(request)
             what, arguments = await _wish(request)
             told = await operator.ask(what, **arguments)
             return _json(told, 422 if what == "reload" and not told["ok"] else 200)
