@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check format prove bench bench-check docs lock clean
+.PHONY: run test check format alerts prove bench bench-check docs lock clean
 
 run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
@@ -21,6 +21,11 @@ format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+alerts:  ## the alert rules: form, unit tests, and where alerts go (needs promtool and amtool)
+	@promtool check rules --lint=all --lint-fatal deploy/prometheus/rules/*.yml
+	@promtool test rules deploy/prometheus/tests/*.yml
+	@amtool check-config deploy/alertmanager/alertmanager.yml
+
 prove: $(READY)  ## what takes time: times and scale
 	@$(BIN)/pytest -o python_files='prove_*.py' -o timeout=600 -s tests/prove
 
@@ -30,8 +35,9 @@ bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEE
 bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
 	@$(BIN)/python -m tests.bench --quick --check
 
-docs: $(READY)  ## the generated tables of docs/upstreams.md and docs/resilience.md
+docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metrics}.md, and the dashboard
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m grafana.build
 
 lock: $(READY)  ## requirements.txt anew: versions and hashes, for every platform
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

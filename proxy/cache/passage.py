@@ -160,6 +160,7 @@ class Passage:
             if self._question.rules.join_seconds and self._question.control.read:
                 kept = await departure.lease.obtain(self._usable, self._deadline)
                 if self._take(kept, "redis"):
+                    self._answers.telemetry.cache.looked_up("redis", "hit")
                     return departure.tell(self._replay())
             return await departure.go()
         except BaseException as error:

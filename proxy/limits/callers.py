@@ -55,16 +55,7 @@ class _Room:
         limiter, name = self._limiter, self._caller.name or ""
         held: Held | NoRoom = limiter.take(self._tokens)
         if isinstance(held, NoRoom):
-            self._telemetry.limited("caller", name, held.limit)
-            self._record.phase = "queue"
-            began = time.perf_counter()
-            patience = max(0.0, self._until - asyncio.get_running_loop().time())
-            try:
-                held = await limiter.hold("", self._tokens, patience)
-            finally:
-                waited = time.perf_counter() - began
-                self._record.waited_seconds += waited
-                self._telemetry.queued("caller", name, waited)
+            held = await self._wait(limiter, name, held.limit)
         if isinstance(held, NoRoom) and asyncio.get_running_loop().time() >= self._until:
             raise TooSlow(clock="deadline", headers=NO_RETRY)
         if isinstance(held, NoRoom):
@@ -72,6 +63,26 @@ class _Room:
             wait = held.wait if held.wait < NEVER else UNKNOWN_WAIT
             raise LimitReached(text, retry_after=wait, limit=held.limit)
         self._held = held
+
+    async def _wait(self, limiter: Limiter, name: str, limit: str) -> Held | NoRoom:
+        """Wait for room. That a share of a fleet's limit was empty, and is filled again, is no want of room."""
+        telemetry, record = self._telemetry, self._record
+        record.phase = "queue"
+        queues = limit == "concurrent"
+        if queues:
+            telemetry.limited("caller", name, limit)
+        began = time.perf_counter()
+        patience = max(0.0, self._until - asyncio.get_running_loop().time())
+        held: Held | NoRoom | None = None
+        try:
+            held = await limiter.hold("", self._tokens, patience)
+        finally:
+            waited = time.perf_counter() - began
+            record.waited_seconds += waited
+            if not queues and not isinstance(held, Held):
+                telemetry.limited("caller", name, limit)
+            telemetry.queued("caller", name, waited)
+        return held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

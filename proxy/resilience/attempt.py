@@ -158,7 +158,7 @@ class Attempt:
 
     def _failed(self, error: UpstreamError) -> None:
         self._error = error
-        if self.sent and isinstance(error, TooSlow):
+        if self.sent and isinstance(error, TooSlow) and error.clock != "connect":
             self._telemetry.ledger.unknown(self.target.name, self.target.label)
         if fault_of(error).counts:
             self._visit.judge(error)

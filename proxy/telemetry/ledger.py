@@ -198,7 +198,7 @@ class Ledger:
         account = self._accounts.get(key)
         if account is not None:
             return account
-        if len(self._accounts) >= MOST_ACCOUNTS:
+        if max(len(self._accounts), len(self._ratios)) >= MOST_ACCOUNTS:
             self._accounts.clear()
             self._ratios.clear()
         ratios = self._ratios.setdefault((record.upstream, record.model), (Ratio(1.0), Ratio(USUAL_BYTES)))

@@ -4,6 +4,7 @@ Source: OpenTelemetry semantic conventions 1.37, "Generative AI client spans"; W
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from proxy import __version__
 from proxy.call import Json, Operation
 from proxy.config import Tracing as Settings
 from proxy.errors import ProxyError
+from proxy.process import aside
 from proxy.telemetry.record import CallRecord
 
 logger = logging.getLogger("octet")
@@ -67,8 +69,9 @@ class Tracing:
 
     async def close(self) -> None:
         """Send what is left, if the collector takes it soon enough."""
-        closing = asyncio.get_running_loop().run_in_executor(None, self._provider.shutdown)
-        await asyncio.wait([closing], timeout=PATIENCE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await aside(self._provider.shutdown)
 
 
 class _Told(SpanExporter):

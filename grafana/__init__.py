@@ -1,0 +1,1 @@
+"""The dashboard of Octet as code; `python -m grafana.build` writes it."""
