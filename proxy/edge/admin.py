@@ -77,9 +77,12 @@ class AdminEndpoints:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
         try:
-            return await self._answer(request)
+            response = await self._answer(request)
         except ProxyError as error:
             return error_response(error, CallRecord(request_id(request.headers), time.perf_counter()))
+        if not response.prepared:
+            response.headers["server"] = "octet"
+        return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, operator = request.path, self._operator

@@ -24,6 +24,7 @@ MOST_VIEWERS = 32
 SEND_SECONDS = 20.0  # for a viewer to take an event
 RECENT_CALLS = 50
 _PAGE = Path(__file__).with_name("status.html")
+_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store", "server": "octet"}
 _CIRCUITS = ("closed", "half_open", "open")
 _FAILED = frozenset({"upstream_error", "cut", "proxy_error"})
 _DECISION = ("passed_over", "targets", "skipped", "failed_attempts")
@@ -79,9 +80,7 @@ class Board:
             raise Overcrowded(f"{MOST_VIEWERS} status pages are open already")
         self._viewers += 1
         try:
-            response = web.StreamResponse(
-                headers={"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
-            )
+            response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
             while True:
                 event = b"data: " + encode(await self.read()) + b"\n\n"
