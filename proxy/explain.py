@@ -147,7 +147,7 @@ def _target(snapshot: Snapshot, choice: Choice, plan: Plan, place: int, call: Ca
         "in_flight": means.in_flight(target),
         "median_seconds": standing.latency[call.stream].quantile(0.5),
         "limits": standing.limiter.describe() if standing.limiter is not None else None,
-        "price": price.model_dump() if price is not None else None,
+        "price": price.model_dump(exclude_none=True) if price is not None else None,
         "estimated_cost_usd": prices.estimate(target.name, target.model, tokens.prompt, tokens.answer),
         "max_context_tokens": target.max_context_tokens,
     }

@@ -86,12 +86,3 @@ def _budgets(config: Config) -> Iterator[tuple[Scope, Budget]]:
     for route in config.routes:
         if route.budget.limits:
             yield ("route", str(route.name)), route.budget
-
-
-def describe(budgets: Budgets | None) -> list[dict[str, str | float]]:
-    """How they stand, for people."""
-    return [
-        {"scope": scope, "name": name, "period": period, "spent_usd": purse.spending.now(period), "limit_usd": limit}
-        for (scope, name), purse in (budgets.purses if budgets is not None else {}).items()
-        for period, limit in purse.limits.items()
-    ]

@@ -213,4 +213,4 @@ class Ledger:
     def _payer(self, record: CallRecord) -> tuple[str, str, str, str]:
         route, upstream, model = record.route or "none", record.upstream, record.model_label
         payer = route, upstream, model, record.caller or "none"
-        return payer if self.cost.has(payer) or len(self.cost) < MOST_PAYERS else (route, upstream, model, "other")
+        return payer if payer in self.cost or len(self.cost) < MOST_PAYERS else (route, upstream, model, "other")

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Info, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from proxy import __version__
 from proxy.call import Operation
 from proxy.telemetry.access_log import access_line
 from proxy.telemetry.cache_counts import CacheCounts
@@ -21,7 +20,7 @@ from proxy.telemetry.memory import memory_limit
 from proxy.telemetry.recent import Recent
 from proxy.telemetry.record import CallRecord, Traces
 from proxy.telemetry.reload_counts import ReloadCounts
-from proxy.telemetry.tallies import Cell, Counter, Histogram, Reading, Series
+from proxy.telemetry.tallies import Cell, Counter, Histogram, Reading, Series, Tally
 from proxy.telemetry.watched import Watched
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -143,7 +142,6 @@ class Telemetry:
             counts=True,
         )  # fmt: skip
         Reading(registry, "octet_memory_limit_bytes", "What the process may use; absent: no limit.", memory_limit)
-        Info("octet_build", "The version that runs.", registry=registry).info({"version": __version__})
 
     def bind(
         self, upstreams: Iterable[str], targets: Iterable[tuple[str, str, str]], callers: Sequence[str] = ()
@@ -173,7 +171,7 @@ class Telemetry:
         """
         known = {label: {*each, "none", "other", "direct", ""} for label, each in names.items()}
         for tally in (*vars(self).values(), *vars(self.cache).values()):
-            if isinstance(tally, Counter | Histogram):
+            if isinstance(tally, Tally):
                 tally.prune(known)
         self.ledger.prune(known)
         self._of_calls = {

@@ -7,7 +7,7 @@ are written by the loop's thread alone, and cost a tenth. Names, labels and expo
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -16,6 +16,7 @@ from proxy.call import Json
 
 Labels = tuple[str, ...]
 Cell = list[float]  # one number that can be added to
+Told = TypeVar("Told")  # what a series is
 Known = Mapping[str, Collection[str]]  # values that a label may have; one that does not stand there may have any
 UNITS = ("seconds", "bytes", "usd")
 
@@ -25,46 +26,45 @@ def unit_of(name: str) -> str:
     return next((unit for unit in UNITS if name.endswith(f"_{unit}")), "")
 
 
-class Counter(Collector):
-    """A counter with labels; its name is without `_total`."""
+class Tally(Collector, Generic[Told]):
+    """A metric with labels, and its series.
+
+    Args:
+        name: without suffixes.
+    """
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str]) -> None:
-        self._family = (name, text, labels)
-        self._cells: dict[Labels, Cell] = {}
+        self.name, self.text, self.labels = name, text, tuple(labels)
+        self._series: dict[Labels, Told] = {}
         registry.register(self)
 
-    @property
-    def name(self) -> str:
-        """Without suffixes."""
-        return self._family[0]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Their names."""
-        return tuple(self._family[2])
-
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self._series)
 
-    def has(self, labels: Labels) -> bool:
-        """Whether this series has begun."""
-        return labels in self._cells
+    def __contains__(self, labels: Labels) -> bool:
+        return labels in self._series
+
+    def prune(self, known: Known) -> None:
+        """Forget the series of what is known no longer."""
+        places = [(place, known[name]) for place, name in enumerate(self.labels) if name in known]
+        for labels in [each for each in self._series if any(each[place] not in values for place, values in places)]:
+            del self._series[labels]
+
+
+class Counter(Tally[Cell]):
+    """A counter."""
 
     def bind(self, labels: Labels) -> Cell:
         """Begin a series at 0; its value is in the cell."""
-        return self._cells.setdefault(labels, [0.0])
+        return self._series.setdefault(labels, [0.0])
 
     def add(self, labels: Labels, more: float = 1.0) -> None:
         self.bind(labels)[0] += more
 
-    def prune(self, known: Known) -> None:
-        """Forget the series of what is known no longer."""
-        _prune(self._cells, self._family[2], known)
-
     def tree(self) -> Json:
         """The values by their labels, one level for each."""
         tree: Json = {}
-        for labels, cell in list(self._cells.items()):
+        for labels, cell in list(self._series.items()):
             place = tree
             for label in labels[:-1]:
                 place = place.setdefault(label, {})
@@ -72,9 +72,8 @@ class Counter(Collector):
         return tree
 
     def collect(self) -> Iterator[Metric]:
-        name, text, labels = self._family
-        family = CounterMetricFamily(name, text, labels=labels, unit=unit_of(name))
-        for labels, cell in list(self._cells.items()):
+        family = CounterMetricFamily(self.name, self.text, labels=self.labels, unit=unit_of(self.name))
+        for labels, cell in list(self._series.items()):
             family.add_metric(labels, cell[0])
         yield family
 
@@ -98,41 +97,24 @@ class Series:
             self.exemplars[place] = Exemplar({"trace_id": trace_id}, value, time.time())
 
 
-class Histogram(Collector):
-    """A histogram with labels."""
+class Histogram(Tally[Series]):
+    """A histogram."""
 
     def __init__(
         self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
     ) -> None:
-        self._family = (name, text, labels)
         self._buckets = buckets
-        self._series: dict[Labels, Series] = {}
-        registry.register(self)
-
-    @property
-    def name(self) -> str:
-        """Without suffixes."""
-        return self._family[0]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Their names."""
-        return tuple(self._family[2])
+        super().__init__(registry, name, text, labels)
 
     def bind(self, labels: Labels) -> Series:
         """Begin a series at 0."""
         return self._series.setdefault(labels, Series(self._buckets))
 
-    def prune(self, known: Known) -> None:
-        """Forget the series of what is known no longer."""
-        _prune(self._series, self._family[2], known)
-
     def observe(self, labels: Labels, value: float) -> None:
         self.bind(labels).observe(value)
 
     def collect(self) -> Iterator[Metric]:
-        name, text, names = self._family
-        family = HistogramMetricFamily(name, text, labels=names, unit=unit_of(name))
+        family = HistogramMetricFamily(self.name, self.text, labels=self.labels, unit=unit_of(self.name))
         bounds = [*map(str, map(float, self._buckets)), "+Inf"]
         for labels, series in list(self._series.items()):
             so_far, buckets = 0, list[Any]()
@@ -171,9 +153,3 @@ class Reading(Collector):
         if value is not None:
             family.add_metric((), value)
         yield family
-
-
-def _prune(series: dict[Labels, Any], names: Sequence[str], known: Known) -> None:
-    places = [(place, known[name]) for place, name in enumerate(names) if name in known]
-    for labels in [each for each in series if any(each[place] not in values for place, values in places)]:
-        del series[labels]

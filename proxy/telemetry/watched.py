@@ -5,6 +5,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from proxy import __version__
 from proxy.telemetry.tallies import unit_of
 
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
@@ -44,6 +45,7 @@ class Watched:
             self.labels[name] = labels
             return Gauge(name, text, labels, registry=registry, unit=unit_of(name))
 
+        gauge("octet_build_info", "1; its label says which version runs.", "version").labels(__version__).set(1)
         gauge("octet_open_streams", "Streams being answered now.").set_function(lambda: self.open_streams)
         self.connections = gauge("octet_caller_connections", "Connections of callers.")
         self.buffered = gauge("octet_buffered_bytes", "Bodies of calls in flight, held in memory.")

@@ -19,7 +19,7 @@ _GREATEST = frozenset(
 )
 _OF_ALL = frozenset({"octet_budget_spent_usd", "octet_budget_limit_usd"})  # with Redis, all tell the same
 _LEAST = frozenset({"octet_redis_up", "process_start_time_seconds"})
-_FIRST = frozenset({"python_info", "octet_build"})
+_FIRST = frozenset({"python_info", "octet_build_info"})
 _PARENTS = frozenset({"octet_config_reloads", "octet_config_last_reload_successful"})  # the parent tells these itself
 
 

@@ -1,6 +1,7 @@
 """An operator asks the parent, and is told of all workers."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -154,3 +155,19 @@ async def test_operators_that_ask_all_at_once(begin: Begin) -> None:
         return bool(told["model"] == model)
 
     assert all(await asyncio.gather(*(asked(fleet, f"model-{number}") for number in range(40))))
+
+
+async def test_the_status_page_tells_of_all(begin: Begin) -> None:
+    """Calls of all workers together, each upstream once, with the failure that was last."""
+    fleet = await begin()
+    for line in (await fleet.lines()).values():
+        assert await fleet.call(session=line.session) == 200
+    async with fleet.session().get(fleet.admin + "/admin/live") as response:
+        told = json.loads((await response.content.readline())[6:])
+    assert (told["workers"], told["generation"], told["ready"]) == (3, 1, True)
+    assert told["calls"] == {"ok": len(told["recent"])}
+    assert len({call["request_id"] for call in told["recent"]}) >= 3
+    assert [each["name"] for each in told["upstreams"]] == ["a"]
+    assert told["upstreams"][0]["attempts"] == told["calls"]
+    async with fleet.session().get(fleet.admin + "/") as response:
+        assert response.content_type == "text/html"

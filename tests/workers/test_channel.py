@@ -16,7 +16,7 @@ from proxy.workers.channel import MOST_BYTES, Act, Answering, Channel, Gone
 from tests.waiting import until
 
 OURS = [each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, ProxyError)]
-NEEDING_MORE = {errors.LimitReached, errors.TooSlow}  # arguments of their own
+NEEDING_MORE = {errors.BudgetSpent, errors.LimitReached, errors.TooSlow}  # arguments of their own
 
 
 @asynccontextmanager
