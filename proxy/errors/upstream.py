@@ -4,6 +4,15 @@ from typing import Any, ClassVar
 
 from proxy.errors.base import NO_RETRY, ProxyError
 
+WORDS = frozenset(
+    "billing_hard_limit_reached content_filter content_policy content_policy_violation context_length_exceeded "
+    "insufficient_quota invalid_api_key invalid_image invalid_json invalid_prompt invalid_request_error invalid_type "
+    "invalid_value missing_required_parameter model_not_found overloaded overloaded_error rate_limit_exceeded "
+    "request_too_large server_error string_above_max_length timeout tokens_exceeded unknown_parameter "
+    "unsupported_endpoint unsupported_parameter unsupported_value upstream_bad_response upstream_disconnected "
+    "upstream_misconfigured".split()
+)
+
 
 class UpstreamError(ProxyError):
     """A provider failed.
@@ -21,6 +30,11 @@ class UpstreamError(ProxyError):
         self.retry_after = retry_after
         self.upstream_request_id: str | None = None
         self.repeat: bool | None = None  # what its x-should-retry says
+
+    @property
+    def told_code(self) -> str | None:
+        """The code for everybody's eyes: ours, or a word of OpenAI's. What else an upstream sends may quote one."""
+        return self.code if self.code == type(self).code or self.code in WORDS else None
 
 
 class RequestRefused(UpstreamError):

@@ -16,6 +16,7 @@ logger = logging.getLogger("octet")
 
 Scope = tuple[str, str]  # `caller` or `route`, and its name
 PERIODS = ("day", "month")
+DAY = 86400.0
 _FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 _KEYS = {"day": "daily_usd", "month": "monthly_usd"}
 
@@ -65,7 +66,7 @@ class Spending:
     def turn(self) -> None:
         """Begin anew when a day, or a month, has begun."""
         now = self._clock()
-        if now < self._ends:
+        if self._ends - 2 * DAY <= now < self._ends:  # a clock that is set back within a day begins none anew
             return
         moment = datetime.fromtimestamp(now, UTC)
         midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

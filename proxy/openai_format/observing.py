@@ -1,6 +1,7 @@
 """What accounting notes of an answer while it passes by."""
 
 from proxy.call import Facts, Json
+from proxy.openai_format.encoding import decode
 
 _LESS_COMMON = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "function_call")
 
@@ -12,7 +13,8 @@ def carries_content(delta: Json) -> bool:
 
 def text_size(message: Json) -> int:
     """How many bytes of UTF-8 the texts of a delta or a message have that a model has written."""
-    texts = [message.get(name) for name in ("content", "reasoning", "reasoning_content", "refusal")]
+    thoughts = message.get("reasoning") or message.get("reasoning_content")  # both are the same, where there are both
+    texts = [message.get("content"), thoughts, message.get("refusal")]
     calls = message.get("tool_calls")
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     for function in (*functions, message.get("function_call")):
@@ -21,8 +23,16 @@ def text_size(message: Json) -> int:
     return sum(len(text.encode("utf-8", "replace")) for text in texts if isinstance(text, str))
 
 
+def text_size_of(body: bytes) -> int:
+    """The same of a whole answer as it came; of one that cannot be read its length, which is not less."""
+    try:
+        return whole_text_size(decode(body))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return len(body)
+
+
 def whole_text_size(answer: Json) -> int:
-    """How many bytes of text a whole answer has."""
+    """The same of a whole answer."""
     choices = [choice for choice in answer["choices"] if isinstance(choice, dict)]
     messages = [choice.get("message") or {"content": choice.get("text")} for choice in choices]
     return sum(text_size(message) for message in messages if isinstance(message, dict))

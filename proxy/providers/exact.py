@@ -15,7 +15,7 @@ from proxy.framing import NAMED_ERROR, SseFrames, is_json, lone_data, sse_data
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
-from proxy.openai_format.observing import carries_content, text_size, whole_text_size
+from proxy.openai_format.observing import carries_content, text_size, text_size_of
 from proxy.providers.pattern import Pattern, renamed, same
 from proxy.providers.splice import splice
 
@@ -227,7 +227,7 @@ def relay_completion(call: Call, model: str, body: bytes) -> tuple[bytes, Facts]
     first = answer.choices[0]
     facts = Facts(content=True, finished=True, finish_reason=first.finish_reason, usage=answer.usage)
     if not answer.usage:
-        facts.text_bytes = whole_text_size(decode(body))
+        facts.text_bytes = text_size_of(body)
     return rename(call, model, body), facts
 
 

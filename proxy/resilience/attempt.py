@@ -9,6 +9,7 @@ from types import MappingProxyType
 from proxy.call import Call, Deadline, Hold
 from proxy.errors import (
     CredentialRefused,
+    CutShort,
     InvalidRequest,
     ProxyError,
     TooSlow,
@@ -158,11 +159,11 @@ class Attempt:
 
     def _failed(self, error: UpstreamError) -> None:
         self._error = error
-        if self.sent and isinstance(error, TooSlow) and error.clock != "connect":
+        if self.sent and _is_silent(error):
             self._telemetry.ledger.unknown(self.target.name, self.target.label)
         if fault_of(error).counts:
             self._visit.judge(error)
-        failed = Try(self.target.name, self.target.model, error.reason, error.code, round(self.seconds, 6))
+        failed = Try(self.target.name, self.target.model, error.reason, error.told_code, round(self.seconds, 6))
         self._time(max(self.seconds, FAILED_SECONDS))
         self._record.tries = (*self._record.tries, failed)
         self.standing.failed(self.target, error)
@@ -272,3 +273,8 @@ class Attempt:
         limit = self.target.upstream.max_frame_bytes
         self._stream_reply = StreamReply(relay, exchanges, request.dropped, bounds, limit, gaps, count)
         return self._stream_reply
+
+
+def _is_silent(error: UpstreamError) -> bool:
+    """Whether the upstream may have worked for an answer that never came."""
+    return error.code == CutShort.code or (isinstance(error, TooSlow) and error.clock != "connect")

@@ -117,7 +117,7 @@ class Standing:
 
     def failed(self, target: Target, error: UpstreamError) -> None:
         """Remember a failure, and what it says of the time to come."""
-        self.failures.append(Failure(time.time(), target.model, error.reason, error.code))
+        self.failures.append(Failure(time.time(), target.model, error.reason, error.told_code))
         if isinstance(error, Limited):
             self.pace.refused(target.model, error.retry_after, self.clock())
 

@@ -20,6 +20,7 @@ MOST_ACCOUNTS = 4096  # callers invent models; what was learnt of them is forgot
 MOST_PAYERS = 300  # series of costs; a caller beyond them is `other`
 FEW_CALLERS = 10  # whose series are there before their first call
 USUAL_BYTES = 4.0  # of a token of English
+MOST_APART = 1024  # bytes of a token, or tokens of a byte (thoughts that are not shown)
 REMEMBERED_BYTES = 1e6  # older answers count for half beyond them
 DIRECTIONS = ("prompt", "completion")
 
@@ -51,7 +52,9 @@ class Ratio:
         self._things, self._tokens = usual, 1.0  # worth one token: whatever is seen counts for more
 
     def learn(self, things: int, tokens: int) -> None:
-        """So many were so many tokens."""
+        """So many were so many tokens, if that can be believed."""
+        if not things <= tokens * MOST_APART or not tokens <= things * MOST_APART:
+            return
         if self._things > REMEMBERED_BYTES:
             self._things, self._tokens = self._things / 2, self._tokens / 2
         self._things += things
@@ -140,6 +143,8 @@ class Ledger:
         if account is None:
             account = self._account(record)
         prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
+        if prompt is None and completion is None:
+            return self._reckon(record, account)
         if prompt:
             guess = record.tokens
             if guess is not None:

@@ -6,6 +6,7 @@ Source: OpenTelemetry semantic conventions 1.37, "Generative AI client spans"; W
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from requests import Response, Session
 
 from proxy import __version__
 from proxy.call import Json, Operation
@@ -31,6 +33,7 @@ logger = logging.getLogger("octet")
 LONGEST_CONTENT = 64 * 1024  # bytes of what was asked, or answered
 PATIENCE_SECONDS = 2.0  # for the last spans, when the process ends
 _FAULTS = frozenset({"upstream_error", "cut", "proxy_error"})
+_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _OPERATIONS: Mapping[str, str] = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings"}
 _context = TraceContextTextMapPropagator()
 _encode = msgspec.json.Encoder().encode
@@ -50,7 +53,7 @@ class Tracing:
         )
         if exporter is None:
             secrets = {name: value.get_secret_value() for name, value in settings.headers.items()}
-            exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=secrets, timeout=5)
+            exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=secrets, timeout=5, session=_session())
         self._provider.add_span_processor(BatchSpanProcessor(_Told(exporter)))
         self._tracer = self._provider.get_tracer("octet", __version__)
         self._content = settings.content
@@ -74,19 +77,34 @@ class Tracing:
                 await aside(self._provider.shutdown)
 
 
+def _session() -> Session:
+    """Takes a redirection for what it is: nothing has arrived, and our headers are not for wherever it leads."""
+
+    def judge(response: Response, **_: object) -> None:
+        if response.is_redirect:
+            response.status_code = 400
+
+    session = Session()
+    session.max_redirects = 0
+    session.hooks["response"].append(judge)
+    return session
+
+
 class _Told(SpanExporter):
     """Says once when spans do not arrive, and once when they do again; the library would say it with each batch."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._well = True
+        self._turn = threading.Lock()  # batches are sent by a thread of the library's, and by who flushes
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self._exporter.export(spans)
         well = result is SpanExportResult.SUCCESS
-        if well is not self._well:
-            self._well = well
+        with self._turn:
+            changed, self._well = well is not self._well, well
+        if changed:
             if well:
                 logger.info("traces arrive at the collector again")
             else:
@@ -132,7 +150,8 @@ class CallTrace:
         """What was answered, for the same."""
         if self._content and len(body) <= LONGEST_CONTENT:
             choices = _object(body).get("choices")
-            messages = [choice.get("message") for choice in choices] if isinstance(choices, list) else []
+            listed = choices if isinstance(choices, list) else []
+            messages = [choice.get("message") for choice in listed if isinstance(choice, dict)]
             self._say("gen_ai.output.messages", messages)
 
     def _say(self, name: str, messages: list[Any]) -> None:
@@ -146,13 +165,13 @@ class CallTrace:
 
     def end(self, record: CallRecord, prompt: int | None, completion: int | None) -> None:
         """The call is over."""
-        span = self._span
+        span, reason = self._span, record.facts.finish_reason
         told = {
             "gen_ai.request.model": record.model_asked,
             "gen_ai.response.model": record.model,
             "gen_ai.usage.input_tokens": prompt,
             "gen_ai.usage.output_tokens": completion,
-            "gen_ai.response.finish_reasons": (record.facts.finish_reason,) if record.facts.finish_reason else None,
+            "gen_ai.response.finish_reasons": (reason if reason in _REASONS else "other",) if reason else None,
             "http.response.status_code": record.status,
             "error.type": record.reason if record.outcome in _FAULTS else None,
             "octet.request_id": record.request_id,

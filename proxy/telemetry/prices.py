@@ -1,7 +1,6 @@
 """What tokens cost, by what the configuration says of upstreams' prices."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from proxy.call import Json, count_of
 from proxy.config import Globs, Price, Upstream
@@ -45,21 +44,17 @@ def cost_of(price: Price, usage: Json, copies: int = 1) -> float:
     prompt, answer = count_of(usage.get("prompt_tokens")) or 0, count_of(usage.get("completion_tokens")) or 0
     dollars = prompt * price.input_per_million
     if (details := usage.get("prompt_tokens_details")) and isinstance(details, dict):
-        for name, own in (
-            ("cached_tokens", price.cached_input_per_million),
-            ("cache_write_tokens", price.cache_write_per_million),
-        ):
-            dollars += _differently(details, name, prompt, price.input_per_million, own)
+        read = min(count_of(details.get("cached_tokens")) or 0, prompt)
+        written = min(count_of(details.get("cache_write_tokens")) or 0, prompt - read)
+        dollars += _beside(read, price.input_per_million, price.cached_input_per_million)
+        dollars += _beside(written, price.input_per_million, price.cache_write_per_million)
     dollars = dollars * copies + answer * price.output_per_million
     if (details := usage.get("completion_tokens_details")) and isinstance(details, dict):
-        dollars += _differently(
-            details, "reasoning_tokens", answer, price.output_per_million, price.reasoning_per_million
-        )
+        thoughts = min(count_of(details.get("reasoning_tokens")) or 0, answer)
+        dollars += _beside(thoughts, price.output_per_million, price.reasoning_per_million)
     return dollars / MILLION
 
 
-def _differently(details: dict[str, Any], name: str, whole: int, usual: float, price: float | None) -> float:
-    """What tokens of their own price cost beside the usual."""
-    if price is None:
-        return 0.0
-    return min(count_of(details.get(name)) or 0, whole) * (price - usual)
+def _beside(count: int, usual: float, price: float | None) -> float:
+    """What tokens of a price of their own cost beside the usual one."""
+    return 0.0 if price is None else count * (price - usual)

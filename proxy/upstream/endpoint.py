@@ -68,7 +68,8 @@ class Endpoint:
 
     def _add_callers(self, call: Call, headers: dict[str, str]) -> None:
         """What of the caller's own headers travels on."""
-        _pass_on(call.headers, _FROM_CALLER, headers)
+        if "traceparent" not in headers:  # a trace that we, or the configuration, go on with has a state of its own
+            _pass_on(call.headers, _FROM_CALLER, headers)
         passed = _sane(header_values(call.headers, "via"))
         if passed and headers["via"] is self._via:
             headers["via"] = f"{passed}, {self._via}"
