@@ -176,10 +176,12 @@ class Pipeline:
         room = snapshot.callers.room(caller, record, deadline.whole, NOTHING if found else tokens)
         if room is None:
             async with way as reply:
-                await _deliver(answer, reply, record)
+                _tell(reply, record)
+                await answer.deliver(reply, record)
         else:
             async with room, way as reply:
-                await _deliver(answer, reply, record)
+                _tell(reply, record)
+                await answer.deliver(reply, record)
 
     async def _give(self, snapshot: Snapshot, kept: Reply, caller: Caller, answer: Answer, record: CallRecord) -> None:
         """Answer with what is kept; it is a request of the caller's all the same."""
@@ -210,10 +212,10 @@ class Pipeline:
         self._renewals.begin(call, partial(self.serve, operation=call.operation), done)
 
 
-async def _deliver(answer: Answer, reply: Reply, record: CallRecord) -> None:
+def _tell(reply: Reply, record: CallRecord) -> None:
+    """Give the call's trace the answer, where it holds such things."""
     if record.trace is not None and isinstance(reply, WholeReply):
         record.trace.answered(reply.body)
-    await answer.deliver(reply, record)
 
 
 def _keep_on() -> None:

@@ -38,13 +38,23 @@ def whole_text_size(answer: Json) -> int:
     return sum(text_size(message) for message in messages if isinstance(message, dict))
 
 
+def note(facts: Facts, delta: Json) -> None:
+    """Note in `facts` the content that a delta brings, if any."""
+    text = delta.get("content")
+    if text.__class__ is str and text and len(delta) == 1 and text.isascii():  # as nearly all are
+        facts.text_bytes += len(text)
+    elif carries_content(delta):
+        facts.text_bytes += text_size(delta)
+    else:
+        return
+    facts.content = True
+    facts.pieces += 1
+
+
 def observe(facts: Facts, chunk: Json) -> None:
     """Note in `facts` what a chunk tells: content, finish, usage."""
     for choice in chunk["choices"]:
-        if carries_content(choice["delta"]):
-            facts.content = True
-            facts.pieces += 1
-            facts.text_bytes += text_size(choice["delta"])
+        note(facts, choice["delta"])
         if choice["finish_reason"] and facts.finish_reason is None:
             facts.finish_reason = choice["finish_reason"]
     if chunk.get("usage"):

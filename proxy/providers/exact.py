@@ -15,7 +15,7 @@ from proxy.framing import NAMED_ERROR, SseFrames, is_json, lone_data, sse_data
 from proxy.openai_format.encoding import DONE, decode, encode
 from proxy.openai_format.errors import in_stream_error
 from proxy.openai_format.members import find_members
-from proxy.openai_format.observing import carries_content, text_size, text_size_of
+from proxy.openai_format.observing import note, text_size_of
 from proxy.providers.pattern import Pattern, renamed, same
 from proxy.providers.splice import splice
 
@@ -153,10 +153,10 @@ class ExactRelay:
                 self.facts.finish_reason = self.facts.finish_reason or choice.finish_reason
             elif choice.delta is not None or choice.text is not None:
                 self._open.add(choice.index or 0)
-            if choice.text or (choice.delta and carries_content(choice.delta)):
-                self.facts.content = True
-                self.facts.pieces += 1
-                self.facts.text_bytes += text_size(choice.delta or {"content": choice.text})
+            if choice.text:
+                note(self.facts, {"content": choice.text})
+            elif choice.delta:
+                note(self.facts, choice.delta)
         return _Told.MORE
 
 

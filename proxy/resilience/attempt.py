@@ -234,14 +234,17 @@ class Attempt:
     async def _whole(self, endpoint: Endpoint, request: UpstreamRequest, call: Call) -> WholeReply:
         provider, target = endpoint.provider, self.target
         patience, clock = json_patience(target.upstream.timeouts, self._deadline, self.standing.clock)
-        exchanges = await self._exchanges.open(endpoint, request, patience, clock, stream=False)
+        if request.copies == 1:
+            exchange = await self._exchanges.open(endpoint, request, patience, clock, stream=False)
+            self._record.phase = "json"
+            body = await exchange.read(MAX_ANSWER_BYTES)
+            self._let_go(drain=False)  # the connection is free before the caller has read a byte
+            whole, facts = read_completion(provider, call, target, exchange.headers, body)
+            return WholeReply(exchange.headers, request.dropped, whole, facts)
+        exchanges = await self._exchanges.open_all(endpoint, request, patience, clock, stream=False)
         self._record.phase = "json"
         bodies = [await exchange.read(MAX_ANSWER_BYTES) for exchange in exchanges]
-        self._let_go(drain=False)  # the connection is free before the caller has read a byte
-        if request.copies == 1:
-            headers = exchanges[0].headers
-            whole, facts = read_completion(provider, call, target, headers, bodies[0])
-            return WholeReply(headers, request.dropped, whole, facts)
+        self._let_go(drain=False)
         several = zip(exchanges, bodies, strict=True)
         whole, facts = encode_whole(
             merge([read_whole(provider, call, target, exchange.headers, body) for exchange, body in several])
@@ -253,7 +256,11 @@ class Attempt:
         provider, target = endpoint.provider, self.target
         bounds = bounds_of(target.upstream.timeouts, self._deadline, self.standing.clock(), stream=True)
         until, clock = bounds.first
-        exchanges = await self._exchanges.open(endpoint, request, until - bounds.began, clock, stream=True)
+        patience = until - bounds.began
+        if request.copies == 1:
+            exchanges = [await self._exchanges.open(endpoint, request, patience, clock, stream=True)]
+        else:
+            exchanges = await self._exchanges.open_all(endpoint, request, patience, clock, stream=True)
         if len(exchanges) == 1:
             relay = open_relay(provider, call, target, exchanges[0].headers)
             reply = self._sink(relay, exchanges, request, bounds)

@@ -21,29 +21,28 @@ class Exchanges:
         self._target = target
         self._record = record
 
-    async def open(
+    async def open_all(
         self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str, *, stream: bool
     ) -> list[Exchange]:
-        """Send the request, as often as it says; the answers' heads have come and are good.
-
-        Raises:
-            UpstreamError: one is not.
-        """
-        if request.copies == 1:
-            return [await self._open(endpoint, request, patience, clock, stream=stream)]
+        """Send the request as often as it says; see `open`."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._open(endpoint, request, patience, clock, stream=stream))
+                    group.create_task(self.open(endpoint, request, patience, clock, stream=stream))
                     for _ in range(request.copies)
                 ]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
-    async def _open(
+    async def open(
         self, endpoint: Endpoint, request: UpstreamRequest, patience: float, clock: str, *, stream: bool
     ) -> Exchange:
+        """Send the request once; the answer's head has come and is good.
+
+        Raises:
+            UpstreamError: it is not.
+        """
         exchange = await endpoint.open(request, patience, clock, self._asked.append)
         self.answered.append(exchange)
         self._record.connect_seconds += exchange.connect_seconds

@@ -19,6 +19,8 @@ Source = Literal["provider", "partial", "estimated"]
 MOST_ACCOUNTS = 4096  # callers invent models; what was learnt of them is forgotten beyond this
 MOST_PAYERS = 300  # series of costs; a caller beyond them is `other`
 FEW_CALLERS = 10  # whose series are there before their first call
+MANY_LESSONS = 200  # after which one call of RARELY is learnt from: it takes 2 us
+RARELY = 16
 USUAL_BYTES = 4.0  # of a token of English
 MOST_APART = 1024  # bytes of a token, or tokens of a byte (thoughts that are not shown)
 REMEMBERED_BYTES = 1e6  # older answers count for half beyond them
@@ -68,7 +70,7 @@ class Ratio:
 class _Account:
     """A model of an upstream, asked on one route by one caller."""
 
-    __slots__ = ("answers", "cost", "price", "prompts", "tokens", "unpriced")
+    __slots__ = ("answers", "cost", "lessons", "price", "prompts", "tokens", "unpriced")
 
     def __init__(self, prompts: Ratio, answers: Ratio) -> None:
         self.price: Price | None = None
@@ -76,6 +78,14 @@ class _Account:
         self.tokens: dict[Source, tuple[Cell, Cell]] = {}
         self.cost: Cell = [0.0]
         self.unpriced: Cell = [0.0]
+        self.lessons = 0  # calls that told what they used
+
+    def learn(self, record: CallRecord, prompt: int, completion: int) -> None:
+        """A call told how many tokens its request and its answer had."""
+        if prompt and record.tokens is not None:
+            self.prompts.learn(record.tokens.prompt, prompt)
+        if completion and record.facts.text_bytes:
+            self.answers.learn(record.facts.text_bytes, completion)
 
 
 class Ledger:
@@ -145,12 +155,9 @@ class Ledger:
         prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
         if prompt is None and completion is None:
             return self._reckon(record, account)
-        if prompt:
-            guess = record.tokens
-            if guess is not None:
-                account.prompts.learn(guess.prompt, prompt)
-        if completion and facts.text_bytes:
-            account.answers.learn(facts.text_bytes, completion)
+        account.lessons += 1
+        if account.lessons <= MANY_LESSONS or not account.lessons % RARELY:
+            account.learn(record, prompt or 0, completion or 0)
         return self._book(record, account, Used(prompt, completion, "provider"), usage, facts.copies)
 
     def lost(self, record: CallRecord, upstream: str, model: str, label: str) -> int:
