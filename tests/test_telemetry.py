@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from proxy.call import Facts
+from proxy.config.load import build
+from proxy.config.source import Document
+from proxy.providers import traits
 from proxy.simulator import Behaviour, Simulator
 from proxy.telemetry import CallRecord, LineWriter, Telemetry
+from proxy.telemetry.prices import PriceList
 from tests.conftest import MODELS, Sidecar, Start
 
 FIELDS = {
@@ -160,3 +165,33 @@ async def test_odd_usage(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, usag
     telemetry.settle(record)
     assert sidecar.lines.kept[-1]["prompt_tokens"] is None
     assert sidecar.lines.kept[-1]["completion_tokens"] is None
+
+
+ENDINGS = ("ok", "caller_error", "limited", "upstream_error", "cut", "hangup", "proxy_error")
+
+
+@pytest.mark.parametrize(("targets", "callers"), [(1, 1), (3, 10), (10, 10), (10, 50)])
+def test_series_are_few(targets: int, callers: int) -> None:
+    """Ten routes, each to some of ten upstreams, with limits, budgets and prices, whose calls end in every way."""
+    upstreams, names = [f"u{number}" for number in range(10)], [f"c{number}" for number in range(callers)]
+    places = [(f"r{route}", upstreams[(route + n) % 10], "model") for route in range(10) for n in range(targets)]
+    telemetry = Telemetry(lambda _: None)
+    prices = {"prices": {"*": {"input_per_million": 1}}, "provider": "openai"}
+    tree = {"upstreams": dict.fromkeys(upstreams, prices)}
+    telemetry.ledger.follow(PriceList(build(Document("test", tree), traits()).upstreams))
+    telemetry.bind(upstreams, places, names)
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    for caller in names:
+        for route, upstream, model in places[::targets]:
+            for outcome in ENDINGS if caller == names[0] else ("ok",):
+                for stream in (False, True):
+                    record = CallRecord("id", 0.0, caller, route, upstream, model=model, model_label=model)
+                    record.stream, record.outcome, record.attempts, record.first_token = stream, outcome, 1, 0.0
+                    record.facts = Facts(content=True, finished=outcome == "ok", usage=usage)
+                    telemetry.settle(record)
+    for upstream in upstreams:
+        for reason in ("ok", "hangup", "lost", "Overloaded", "Limited", "Broken", "CutShort", "TooSlow.first_token"):
+            telemetry.attempted(upstream, reason)
+    samples = [sample for family in telemetry.registry.collect() for sample in family.samples]
+    assert len(samples) < 2000
+    assert sum(sample.value for sample in samples if sample.name == "octet_cost_usd_total") > 0

@@ -72,8 +72,7 @@ class Funds:
 
     async def close(self) -> None:
         """Tell the rest."""
-        for tie in self._ties.values():
-            await tie.close()
+        await asyncio.gather(*(tie.close() for tie in self._ties.values()))
         while self._leaving:
             await asyncio.wait(self._leaving)
 

@@ -17,7 +17,7 @@ from proxy.telemetry.tallies import Cell, Counter, Known
 Source = Literal["provider", "partial", "estimated"]
 
 MOST_ACCOUNTS = 4096  # callers invent models; what was learnt of them is forgotten beyond this
-MOST_PAYERS = 300  # series of costs; a caller beyond them is `other`
+MOST_PAYERS = 200  # series of costs; a caller beyond them is `other`
 FEW_CALLERS = 10  # whose series are there before their first call
 MANY_LESSONS = 200  # after which one call of RARELY is learnt from: it takes 2 us
 RARELY = 16
@@ -129,7 +129,8 @@ class Ledger:
             self.unpriced.bind((upstream, model, "price"))
             return
         for caller in callers if len(callers) <= FEW_CALLERS else ():
-            self.cost.bind((route, upstream, model, caller))
+            if len(self.cost) < MOST_PAYERS:
+                self.cost.bind((route, upstream, model, caller))
         if not callers:
             self.cost.bind((route, upstream, model, "none"))
 
