@@ -30,6 +30,12 @@ async def live(sidecar: Sidecar, **headers: str) -> aiohttp.ClientResponse:
     return await sidecar.http.get(f"{sidecar.admin_url}/admin/live", headers=headers)
 
 
+async def answers(sidecar: Sidecar) -> int:
+    """How one more page fares; it goes at once."""
+    async with await live(sidecar) as response:
+        return response.status
+
+
 async def test_the_page_may_do_nothing_but_ask_us(sidecar: Sidecar) -> None:
     """It brings all it needs, may load nothing, and is kept by nobody; each has a nonce of its own."""
     nonces = set()
@@ -124,26 +130,29 @@ async def test_so_many_may_look(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatc
         assert (await third.json())["error"]["code"] == "too_many"
     first.close()
     async with asyncio.timeout(10):
-        while (again := await live(sidecar)).status != 200:
-            again.close()
-    again.close()
+        while await answers(sidecar) != 200:
+            pass
     second.close()
 
 
 async def test_a_viewer_who_reads_nothing_is_let_go(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place is free again; nothing waits for it."""
     monkeypatch.setattr(status, "MOST_VIEWERS", 1)
-    monkeypatch.setattr(status, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(status, "EVERY_SECONDS", 0.01)
     monkeypatch.setattr(status, "SEND_SECONDS", 0.05)
+
+    async def much(_: Board) -> Any:
+        return {"recent": "x" * 1_000_000}
+
+    monkeypatch.setattr(Board, "_read", much)
     host, _, port = str(sidecar.app.admin).rpartition(":")
-    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
     writer.write(b"GET /admin/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
     async with asyncio.timeout(20):
-        while (await live(sidecar)).status == 200:  # it has not begun
+        await reader.readuntil(b"data: ")
+        assert await answers(sidecar) == 503
+        while await answers(sidecar) != 200:
             pass
-        while (answer := await live(sidecar)).status != 200:
-            answer.close()
-    answer.close()
     writer.transport.abort()
 
 
