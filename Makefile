@@ -10,7 +10,7 @@ run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
 
 test: $(READY)  ## the whole test suite
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 check: $(READY)  ## style and types
 	@$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ def summary(config: Config, addresses: Sequence[Address], admin: Address | None,
 def _lines(config: Config, addresses: Sequence[Address], admin: Address | None, origin: str) -> Iterator[str]:
     yield f"octet {__version__}, configured by {origin}"
     yield f"  base URL   {', '.join(map(base_url, addresses))}"
-    yield f"  admin      http://{admin}/metrics"
+    yield f"  admin      http://{admin}/metrics (status page: http://{admin}/)"
     if config.server.workers > 1:
         shared = "share limits through Redis" if config.redis is not None else "each has its part of every limit"
         yield f"  workers    {config.server.workers}; {shared}"
