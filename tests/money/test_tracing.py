@@ -482,6 +482,7 @@ async def test_a_bad_collector(
 ) -> None:
     """Calls are answered as ever; the log says so once, and once when it is well again; shutting down takes no time."""
     await until(_nobody_sends, 30)  # threads of sidecars that have ended may still be at it, and log
+    caplog.clear()
     caplog.set_level(logging.DEBUG)
     release = asyncio.Event()
 
