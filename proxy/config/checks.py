@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -37,6 +38,7 @@ def check_references(document: Document, providers: Providers) -> None:
     _check_bounds(document, mapping(tree.get("server")))
     check_caching(document, tree)
     check_money(document, tree)
+    _check_tracing(document, mapping(tree.get("tracing")))
     _check_workers(document, mapping(tree.get("server")))
 
 
@@ -50,6 +52,15 @@ def _check_bounds(document: Document, server: dict[str, Any]) -> None:
     if bounds.max_buffered_bytes < bounds.max_body_bytes:
         place = names[1] if names[1] in server else names[0]
         document.mistake(("server", place), "max_buffered_bytes must be at least max_body_bytes, or no such body fits")
+
+
+def _check_tracing(document: Document, tracing: dict[str, Any]) -> None:
+    """Collectors take spans at a path, and are often named without it."""
+    endpoint = tracing.get("endpoint")
+    if isinstance(endpoint, str) and "://" in endpoint and not urlsplit(endpoint).path.strip("/"):
+        document.mistake(
+            ("tracing", "endpoint"), "lacks its path; OTLP's is /v1/traces: http://collector:4318/v1/traces"
+        )
 
 
 def _check_workers(document: Document, server: dict[str, Any]) -> None:

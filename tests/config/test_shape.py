@@ -21,6 +21,7 @@ def up(settings: str) -> str:
         ("routes: []", "octet.yaml:1:1: upstreams: is missing"),
         (UP + "rotues: []", '2:1: rotues: unknown key "rotues"; did you mean "routes"?'),
         (UP + "x: 1", '2:1: x: unknown key "x"; known: cache, redis, routes, server, tracing, upstreams'),
+        (UP + "tracing: {endpoint: 'http://h:4318'}", "2:11: tracing.endpoint: lacks its path; OTLP's is /v1/traces"),
         (UP + "server: {listn: ':1'}", '2:10: server.listn: unknown key "listn"; did you mean "listen"?'),
         (UP + "server: {listen: '8080'}", "2:10: server.listen[0]: write HOST:PORT, [IPV6]:PORT or unix:PATH"),
         (UP + "server: {admin: 'h:65536'}", "2:10: server.admin: write HOST:PORT, [IPV6]:PORT or unix:PATH"),
