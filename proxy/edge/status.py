@@ -4,9 +4,11 @@ What it shows is read from the metrics of the process, or of all of them: the nu
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +18,7 @@ from prometheus_client.samples import Sample
 
 from proxy import __version__
 from proxy.call import Json
-from proxy.errors import Overcrowded
+from proxy.errors import Overcrowded, ProxyError
 from proxy.openai_format.encoding import encode
 
 EVERY_SECONDS = 1.0
@@ -54,9 +56,12 @@ def status_page() -> web.Response:
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
     }
-    return web.Response(
-        text=_PAGE.read_text(encoding="utf-8").replace("__NONCE__", nonce), content_type="text/html", headers=headers
-    )
+    return web.Response(text=_text().replace("__NONCE__", nonce), content_type="text/html", headers=headers)
+
+
+@cache
+def _text() -> str:
+    return _PAGE.read_text(encoding="utf-8")
 
 
 class Board:
@@ -80,17 +85,27 @@ class Board:
             raise Overcrowded(f"{MOST_VIEWERS} status pages are open already")
         self._viewers += 1
         try:
+            told = await self.read()  # what goes wrong now has an answer of its own
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
-            while True:
-                event = b"data: " + encode(await self.read()) + b"\n\n"
-                async with asyncio.timeout(SEND_SECONDS):
-                    await response.write(event)
-                await asyncio.sleep(EVERY_SECONDS)
-        except (ConnectionError, TimeoutError):
+            await self._go_on(request, response, told)
             return response
         finally:
             self._viewers -= 1
+
+    async def _go_on(self, request: web.BaseRequest, response: web.StreamResponse, told: Json) -> None:
+        """Send one event after the other; a page that they end for asks again."""
+        with contextlib.suppress(ConnectionError, ProxyError):
+            while True:
+                try:
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await response.write(b"data: " + encode(told) + b"\n\n")
+                except TimeoutError:
+                    if request.transport is not None:
+                        request.transport.abort()  # a good end would wait for who reads nothing
+                    return
+                await asyncio.sleep(EVERY_SECONDS)
+                told = await self.read()
 
     async def read(self) -> Json:
         """How everything stands; not read anew for each who asks within the same second."""
@@ -102,7 +117,8 @@ class Board:
 
     async def _read(self) -> Json:
         source = self._source
-        numbers = Numbers((await source.metrics()).collect())
+        registry = await source.metrics()
+        numbers = await asyncio.to_thread(lambda: Numbers(registry.collect()))
         reloads = await source.ask("reloads")
         last = reloads["reloads"][0] if reloads["reloads"] else None
         calls = (await source.ask("calls", limit=RECENT_CALLS))["calls"]

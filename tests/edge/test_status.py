@@ -9,6 +9,7 @@ import pytest
 
 from proxy.edge import status
 from proxy.edge.status import Board, Numbers
+from proxy.errors import ProxyFault
 from proxy.telemetry import Telemetry
 from tests.conftest import Sidecar, Start
 
@@ -153,6 +154,7 @@ async def test_a_viewer_who_reads_nothing_is_let_go(sidecar: Sidecar, monkeypatc
         assert await answers(sidecar) == 503
         while await answers(sidecar) != 200:
             pass
+        assert not (await reader.read()).endswith(b"0\r\n\r\n")  # what was on its way, and no good end
     writer.transport.abort()
 
 
@@ -179,6 +181,24 @@ def test_a_histogram_is_taken_apart() -> None:
     assert numbers.buckets("octet_call_duration_seconds", mode="none") == []
     assert numbers.bounds("octet_call_duration_seconds")[:2] == [0.005, 0.01]
     assert numbers.value("octet_nothing") == 0
+
+
+async def test_what_cannot_be_told_any_more_ends_the_events(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of events there is no room for an error: they end, and the page asks again and is told."""
+    monkeypatch.setattr(status, "EVERY_SECONDS", 0.01)
+    async with await live(sidecar) as response:
+        await event(response)
+
+        async def nothing(_: Board) -> Any:
+            raise ProxyFault("no worker is there", status=503, code="no_worker")
+
+        monkeypatch.setattr(Board, "_read", nothing)
+        async with asyncio.timeout(10):
+            rest = await response.content.read()
+    assert b"HTTP/1.1" not in rest
+    async with await live(sidecar) as response:
+        assert response.status == 503
+        assert (await response.json())["error"]["code"] == "no_worker"
 
 
 async def test_what_cannot_be_told_is_an_error_once() -> None:
