@@ -30,7 +30,7 @@ class RedisServer:
 
     async def start(self) -> None:
         """Start it, at the port it had before if it had one; it takes connections when this returns."""
-        while not await self._started(self.port or await _free_port()):
+        while not await self._started(self.port or await free_port()):
             assert not self.port, "Redis has ended at once"  # else somebody else has just taken the port
         self.client = Redis.from_url(self.url)
 
@@ -104,7 +104,7 @@ async def start_cluster(directory: Path, count: int) -> list[RedisServer]:
     """Nodes of one cluster that have all slots between them, when each knows so."""
     nodes = list[RedisServer]()
     for number in range(count):
-        own, bus = directory / f"node-{number}", await _free_port()
+        own, bus = directory / f"node-{number}", await free_port()
         own.mkdir()
         nodes.append(RedisServer(own, "--cluster-enabled", "yes", "--cluster-port", str(bus)))
         await nodes[-1].start()
@@ -121,7 +121,8 @@ async def start_cluster(directory: Path, count: int) -> list[RedisServer]:
     return nodes
 
 
-async def _free_port() -> int:
+async def free_port() -> int:
+    """A port of 127.0.0.1 that nobody had just now."""
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     port: int = server.sockets[0].getsockname()[1]
     server.close()

@@ -15,6 +15,8 @@ import aiohttp
 import pytest
 import yaml
 
+from tests.redis_server import free_port
+
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules"
@@ -82,7 +84,7 @@ class Server:
         await self.http.close()
 
     async def _started(self) -> bool:
-        self.address = f"127.0.0.1:{await _free_port()}"
+        self.address = f"127.0.0.1:{await free_port()}"
         log = (self.directory / "log").open("wb")
         with log:
             self._process = await asyncio.create_subprocess_exec(
@@ -194,11 +196,3 @@ async def run(*command: str, given: bytes = b"") -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.STDOUT)
     told, _ = await process.communicate(given)
     return process.returncode or 0, told.decode()
-
-
-async def _free_port() -> int:
-    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
