@@ -1,4 +1,4 @@
-"""The commands: serve, demo, simulate, check, explain, diff, schema."""
+"""The commands: serve, demo, simulate, check, explain, diff, schema, healthcheck."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proxy import __version__
+from proxy import __version__, probe
 from proxy.config import Address, Config, ConfigError, parse_address
 from proxy.process import run, settle
 
@@ -30,7 +30,7 @@ FOUND_NOTHING = """octet: no configuration and no upstream in the environment.
 EXIT_MISTAKES = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     calls.add_argument("--calls", metavar="URL", help="the same of a running sidecar's last calls: its admin address")
     diff.add_argument("--token", help="its server.admin_token")
     add("schema", _schema, "Print the JSON Schema of the configuration.")
+    add("healthcheck", probe.check, probe.PROMISE).add_argument("--admin", **probe.ADMIN)
     return parser
 
 
@@ -265,7 +266,3 @@ def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001
 def _print(stream: Any, *lines: object) -> None:
     stream.write("".join(f"{line}\n" for line in lines))
     stream.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from proxy.simulator import Behaviour, Simulator
+from tests.redis_server import free_port
 
 Octet = Callable[..., Awaitable[Process]]
 Serving = Callable[..., Awaitable[tuple[Process, str]]]
@@ -135,6 +136,45 @@ async def test_a_bad_file_is_not_served(octet: Octet, tmp_path: Path) -> None:
     code, _, err = await said(await octet("serve", "nowhere.yaml"))
     assert code == 2
     assert "nowhere.yaml: cannot be read: No such file" in err
+
+
+@pytest.mark.parametrize("unix", [False, True])
+async def test_healthcheck_asks_whether_a_sidecar_is_ready(octet: Octet, tmp_path: Path, unix: bool) -> None:
+    """0 where one is ready; 1, with the reason, where none is there or it drains."""
+    admin = f"unix:{tmp_path}/admin" if unix else f"127.0.0.1:{await free_port()}"
+    nobody = await said(await octet("healthcheck", "--admin", admin))
+    assert (nobody[0], nobody[1]) == (1, "")
+    assert f"octet healthcheck: {admin}: " in nobody[2]
+    settings = f"{{listen: '127.0.0.1:0', admin: '{admin}', drain_delay_seconds: 20}}"
+    tmp_path.joinpath("octet.yaml").write_text(
+        f"server: {settings}\nupstreams: {{one: {{provider: openai, base_url: 'http://127.0.0.1:9/v1'}}}}\n"
+    )
+    sidecar = await octet("serve", "octet.yaml")
+    await read_until(sidecar, "routes")
+    assert await said(await octet("healthcheck", "--admin", admin)) == (0, "", "")
+    sidecar.terminate()
+    await read_until(sidecar, "stopping")
+    code, _, told = await said(await octet("healthcheck", "--admin", admin))
+    assert (code, told) == (1, f"octet healthcheck: {admin}: not ready (503)\n")
+
+
+@pytest.mark.parametrize("admin", ["nonsense", "127.0.0.1:http", "unix:"])
+async def test_healthcheck_of_no_address(octet: Octet, admin: str) -> None:
+    """What is no address is a reason like any other, and no traceback."""
+    code, _, told = await said(await octet("healthcheck", "--admin", admin))
+    assert code == 1
+    assert told.startswith(f"octet healthcheck: {admin}: ")
+    assert "Traceback" not in told
+
+
+async def test_healthcheck_loads_none_of_the_rest(octet: Octet, tmp_path: Path) -> None:
+    """It runs every few seconds, and so imports neither the configuration nor a server."""
+    script = "import sys; from proxy.__main__ import main; main(['healthcheck']); print(*sys.modules)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=PIPE, stderr=PIPE, cwd=ROOT, env={"PATH": os.environ["PATH"]}
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert not {"pydantic", "aiohttp", "yaml", "proxy.commands"} & set(out.decode().split())
 
 
 async def test_schema_prints_json(octet: Octet) -> None:
