@@ -4,6 +4,7 @@ from proxy.config.caching import Cache, RedisTier, RouteCache
 from proxy.config.differences import Change, differences, hold, shown
 from proxy.config.globs import Globs, is_glob
 from proxy.config.load import load, load_environment, parse, read_file
+from proxy.config.metadata import is_metadata_address
 from proxy.config.mistakes import ConfigError, Mistake
 from proxy.config.model import (
     CallerKey,
@@ -73,6 +74,7 @@ __all__ = [
     "differences",
     "hold",
     "is_glob",
+    "is_metadata_address",
     "json_schema",
     "load",
     "load_environment",

@@ -3,6 +3,7 @@
 Works on the plain tree, so that these mistakes are told together with those of shape.
 """
 
+import contextlib
 import ssl
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from proxy.config.checks_caching import check_caching
 from proxy.config.checks_money import check_money
 from proxy.config.checks_routes import check_routes
+from proxy.config.metadata import is_metadata_address
 from proxy.config.mistakes import Path
 from proxy.config.model import Providers, ProviderTraits, Server, wires_for
 from proxy.config.protection import Circuit
@@ -83,6 +85,7 @@ def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, pr
         document.mistake((*path, "api_key_file"), "api_key is given too; keep one of the two")
     if upstream.get("credential") == "caller" and (upstream.get("api_key") or upstream.get("api_key_file")):
         document.mistake((*path, "credential"), "with credential: caller no key of ours is used; remove the key")
+    _check_address(document, upstream, path)
     _check_files(document, upstream, path)
     _check_circuit(document, mapping(upstream.get("circuit")), (*path, "circuit"))
     traits = providers.get(provider) if isinstance(provider, str) else None
@@ -91,6 +94,20 @@ def _check_upstream(document: Document, upstream: dict[str, Any], path: Path, pr
     if traits.base_url is None and not upstream.get("base_url"):
         document.mistake((*path, "base_url"), f"is missing: {provider} has no public address")
     _check_settings(document, upstream, path, traits)
+
+
+def _check_address(document: Document, upstream: dict[str, Any], path: Path) -> None:
+    """No way to a cloud's credentials by accident; where names lead is looked at when they are asked for."""
+    for key in ("base_url", "proxy"):
+        url = upstream.get(key)
+        if upstream.get("allow_metadata_addresses") is True or not isinstance(url, str):
+            continue
+        with contextlib.suppress(ValueError):  # no URL: told as a mistake of shape
+            if is_metadata_address(urlsplit(url).hostname or ""):
+                document.mistake(
+                    (*path, key),
+                    "is an address where clouds hand out credentials; allow_metadata_addresses: true allows it",
+                )
 
 
 def _check_circuit(document: Document, circuit: dict[str, Any], path: Path) -> None:

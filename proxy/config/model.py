@@ -132,6 +132,8 @@ class Upstream(Section):
     """Connections that there may be at once; more calls wait for one, up to `connect_seconds`. Default: no limit."""
     proxy: Url | None = None
     """An HTTP proxy on the way. Default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment."""
+    allow_metadata_addresses: bool = False
+    """Whether it may be at an address where clouds hand out credentials (169.254.0.0/16 and its like)."""
     labels: dict[Name, Label] = {}
     """What routes may require or prefer: region, tier, owner..."""
     timeouts: Timeouts = Timeouts()

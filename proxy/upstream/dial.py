@@ -15,7 +15,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 import aiohappyeyeballs
 from yarl import URL
 
-from proxy.config import ConfigError, Mistake, Upstream
+from proxy.config import ConfigError, Mistake, Upstream, is_metadata_address
 from proxy.errors import Unreachable, UpstreamError
 from proxy.upstream.connection import Connection
 from proxy.upstream.exchange import Exchange
@@ -23,6 +23,8 @@ from proxy.upstream.exchange import Exchange
 ADDRESSES_FRESH_SECONDS = 10.0  # pods move
 HAPPY_EYEBALLS_SECONDS = 0.25
 _KEEP_ALIVE = ((socket.SOL_SOCKET, "SO_KEEPALIVE", 1), (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 60))
+
+METADATA = "the upstream's name leads where clouds hand out credentials (allow_metadata_addresses)"
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int]]
 
@@ -45,7 +47,7 @@ class Dialer:
         self._proxy = URL(proxy) if proxy else None
         self._proxy_tls = _usual_tls() if self._proxy is not None and _is_tls(self._proxy) else None
         near = self._proxy or url
-        self._addresses = _Addresses(near.raw_host or "", near.port or 80)
+        self._addresses = _Addresses(near.raw_host or "", near.port or 80, metadata=upstream.allow_metadata_addresses)
         self._authorization = _basic(self._proxy)
         self.forwards = self._proxy is not None and self._tls is None
         self.origin = str(url.origin())  # in ASCII, for the wire
@@ -130,8 +132,8 @@ class _Tunnel(Connection):
 class _Addresses:
     """Where a name leads, as far as is known; one question at a time is asked."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, *, metadata: bool) -> None:
+        self._host, self._port, self._metadata = host, port, metadata
         self._known: list[AddressInfo] = []
         self._fresh_until = float("-inf")
         self._asking: asyncio.Task[list[AddressInfo]] | None = None
@@ -152,7 +154,10 @@ class _Addresses:
     async def _ask(self) -> list[AddressInfo]:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        self._known = list(found)  # type: ignore[arg-type]
+        allowed = [each for each in found if self._metadata or not is_metadata_address(str(each[4][0]))]
+        if not allowed:
+            raise Unreachable(METADATA)
+        self._known = allowed  # type: ignore[assignment]
         self._fresh_until = loop.time() + ADDRESSES_FRESH_SECONDS
         return self._known
 

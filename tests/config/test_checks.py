@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.config import Config
+from proxy.config import Config, is_metadata_address
 
 UP = "upstreams: {up: {provider: openai}}\n"
 ROUTE = UP + "routes:\n  - "
@@ -32,6 +32,14 @@ def up(settings: str) -> str:
         ("provider: vllm", "2:3: upstreams.up.base_url: is missing: vllm has no public address"),
         ("{provider: openai, api_key_file: /nope}", '3:24: upstreams.up.api_key_file: there is no file "/nope"'),
         ("{provider: openai, tls: {ca_file: /nope}}", '3:30: upstreams.up.tls.ca_file: there is no file "/nope"'),
+        (
+            '{provider: openai, base_url: "http://169.254.169.254/v1"}',
+            "3:24: upstreams.up.base_url: is an address where clouds hand out credentials; allow_metadata_addresses",
+        ),
+        (
+            '{provider: openai, proxy: "http://[fd00:ec2::254]:3128"}',
+            "3:24: upstreams.up.proxy: is an address where clouds hand out credentials",
+        ),
         (
             "{provider: openai, credential: caller, api_key: k}",
             "3:24: upstreams.up.credential: with credential: caller",
@@ -180,3 +188,39 @@ def test_where_redis_cannot_be(mistakes: Callable[..., list[str]], url: str) -> 
     """What redis-py would stumble over later, or what would change how it is asked, is told at once."""
     (told,) = mistakes(f"{UP}redis: {{url: '{url}'}}")
     assert "redis.url: write a URL such as redis://host:6379/0" in told
+
+
+@pytest.mark.parametrize(
+    ("host", "metadata"),
+    [
+        ("169.254.169.254", True),
+        ("169.254.170.23", True),
+        ("fe80::1%eth0", True),
+        ("::ffff:169.254.169.254", True),
+        ("64:ff9b::a9fe:a9fe", True),
+        ("2002:a9fe:a9fe::1", True),
+        ("fd00:ec2::254", True),
+        ("100.100.100.200", True),
+        ("168.63.129.16", True),
+        ("192.0.0.192", True),
+        ("Metadata.Google.Internal.", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("10.0.0.1", False),
+        ("fd00:ec3::254", False),
+        ("100.100.100.201", False),
+        ("169.253.255.255", False),
+        ("64:ff9b::a00:1", False),
+        ("api.openai.com", False),
+        ("", False),
+    ],
+)
+def test_what_a_metadata_address_is(host: str, metadata: bool) -> None:
+    """Link-local addresses and those that single clouds chose, in every spelling of IPv6; no other."""
+    assert is_metadata_address(host) is metadata
+
+
+def test_metadata_addresses_can_be_allowed(config: Callable[..., Config]) -> None:
+    """Who means it says so."""
+    settings = '{provider: openai, base_url: "http://169.254.169.254/v1", allow_metadata_addresses: true}'
+    assert config(up(settings)).upstreams["up"].allow_metadata_addresses

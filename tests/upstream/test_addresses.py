@@ -12,6 +12,7 @@ from tests.upstream.conftest import Connect, Listen, Peer, ask
 
 DEAD = "127.0.0.99"  # of loopback too, where nobody listens
 BLACK_HOLE = "192.0.2.1"
+METADATA = "169.254.169.254"
 ANSWERED = b'{"id"'
 
 
@@ -41,7 +42,7 @@ class Names:
 
     async def _try(self, sock: socket.socket, address: Any) -> None:
         self.tried.append(address[0])
-        if address[0] == BLACK_HOLE:
+        if address[0] in (BLACK_HOLE, METADATA):
             await asyncio.Event().wait()
         await self._connect(sock, address)
 
@@ -135,3 +136,31 @@ async def test_all_addresses_are_dead(connect: Connect, names: Names) -> None:
         await ask(connect("upstream.example:9"))
     assert "127" not in str(caught.value)
     assert sorted(names.tried) == ["127.0.0.97", "127.0.0.98", DEAD]
+
+
+async def test_names_that_lead_to_a_clouds_credentials(listen: Listen, connect: Connect, names: Names) -> None:
+    """Of a name's addresses those where clouds hand out credentials are not tried, unless that is allowed."""
+    upstream = await listen()
+    names.answers = [[METADATA, "127.0.0.1"]]
+    assert (await ask(connect(named(upstream.address)))).startswith(ANSWERED)
+    assert names.tried == ["127.0.0.1"]
+    allowed = connect(named(upstream.address), allow_metadata_addresses=True)
+    assert (await ask(allowed)).startswith(ANSWERED)
+    assert names.tried == ["127.0.0.1", METADATA, "127.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["upstream.example", "2852039166", "0xa9fea9fe", "169.254.43518"])
+async def test_no_address_but_a_clouds(connect: Connect, names: Names, host: str) -> None:
+    """Where there is no other address nothing is tried, however it is spelt; and what allows it is named."""
+    names.answers = [[METADATA]]
+    with pytest.raises(Unreachable, match="allow_metadata_addresses"):
+        await ask(connect(f"{host}:80"))
+    assert names.tried == []
+
+
+async def test_a_proxy_there(connect: Connect, names: Names) -> None:
+    """The same holds for a proxy on the way."""
+    names.answers = [[METADATA]]
+    with pytest.raises(Unreachable, match="allow_metadata_addresses"):
+        await ask(connect("upstream.example:80", proxy="http://proxy.example:3128"))
+    assert names.tried == []
