@@ -88,7 +88,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._closed = False
         self._read = config  # what was in the source, when it was taken over last
-        self._files = _files(config)  # that are watched beside the source
+        self._files = config.files  # that are watched beside the source
         self._changes = text is not None
         self._certificates = _digest(b"", self._files)  # of what is in force, these files alone
         self._in_force = self._judged = _digest(text or b"", self._files)  # the last: what was judged, good or bad
@@ -235,8 +235,9 @@ def _look(source: Source, files: tuple[str, ...]) -> _Look:
     try:
         config = source.parse(text)
     except ConfigError as error:
-        return _Look(_digest(text, files), _digest(b"", files), files, None, error)
-    named = _files(config)
+        named = tuple(dict.fromkeys((*files, *error.files)))
+        return _Look(_digest(text, named), _digest(b"", named), named, None, error)
+    named = config.files
     return _Look(_digest(text, named), _digest(b"", named), named, config, nothing)
 
 
@@ -246,16 +247,6 @@ def _seen(source: Source, files: tuple[str, ...]) -> bytes:
         return _digest(source.read() or b"", files)
     except ConfigError as error:
         return str(error).encode()
-
-
-def _files(config: Config) -> tuple[str, ...]:
-    """The files that a configuration names, whose contents change in place: keys and certificates."""
-    named = [
-        file
-        for upstream in config.upstreams.values()
-        for file in (upstream.api_key_file, upstream.tls.ca_file, upstream.tls.cert_file, upstream.tls.key_file)
-    ]
-    return tuple(file for file in named if file is not None)
 
 
 def _digest(text: bytes, files: Iterable[str]) -> bytes:

@@ -141,6 +141,7 @@ def _check_files(document: Document, upstream: dict[str, Any], path: Path) -> No
     tls = mapping(upstream.get("tls"))
     files: dict[Path, Any] = {("api_key_file",): upstream.get("api_key_file")}
     files |= {("tls", name): tls.get(name) for name in ("ca_file", "cert_file", "key_file")}
+    document.files |= {file: None for file in files.values() if isinstance(file, str)}
     for place, file in files.items():
         if isinstance(file, str) and not _is_file(file):
             named = document.quote((*path, *place), file) if "/" in file or "." in file else "of this name"  # a key?

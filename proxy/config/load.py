@@ -75,14 +75,16 @@ def build(document: Document, providers: Providers) -> Config:
     config = check_shape(document, providers) if not document.mistakes or document.data is not None else None
     check_references(document, providers)
     if document.mistakes or config is None:
-        raise ConfigError(document.mistakes)
+        raise ConfigError(document.mistakes, tuple(document.files))
     upstreams = {name: _complete(upstream, providers) for name, upstream in config.upstreams.items()}
     taken = {route.name for route in config.routes if route.name}
     routes = tuple(
         route.model_copy(update={"name": route.name or _free_name(f"route-{number}", taken)})
         for number, route in enumerate(config.routes, 1)
     )
-    return config.model_copy(update={"upstreams": upstreams, "routes": routes, "cache": _place(config)})
+    complete = config.model_copy(update={"upstreams": upstreams, "routes": routes, "cache": _place(config)})
+    complete.set_files(document.files)
+    return complete
 
 
 def _place(config: Config) -> Cache:

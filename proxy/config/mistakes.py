@@ -30,9 +30,14 @@ class Mistake:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; all its mistakes, in the order of the file."""
+    """A configuration that cannot be used; all its mistakes, in the order of the file.
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+    Args:
+        files: others that it names; what they hold may be what is wrong.
+    """
+
+    def __init__(self, mistakes: Iterable[Mistake], files: Iterable[str] = ()) -> None:
+        self.files = tuple(files)
         self.mistakes = sorted(
             mistakes, key=lambda mistake: (mistake.mark.line, mistake.mark.column) if mistake.mark else (0, 0)
         )

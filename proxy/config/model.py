@@ -1,10 +1,10 @@
 """What a configuration holds. The names, defaults and texts here are the JSON Schema too."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from proxy.config.caching import Cache
 from proxy.config.money import Budget, Price
@@ -161,6 +161,16 @@ class Config(Section):
     redis: Redis | None = None
     cache: Cache = Cache()
     tracing: Tracing | None = None
+    _files: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Other files that it was made of, whose contents may change in place: keys, certificates, `${file:PATH}`."""
+        return self._files
+
+    def set_files(self, files: Iterable[str]) -> None:
+        """Say which they are: once, by whoever read them."""
+        self._files = tuple(files)
 
 
 @dataclass(frozen=True, slots=True)

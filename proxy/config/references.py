@@ -10,7 +10,7 @@ from proxy.config.source import Document
 def unknown(document: Document, path: Path, name: str, known: Collection[str]) -> None:
     """Note a name that is none of those known; the last word of the path says what it names."""
     kind = next(step for step in reversed(path) if isinstance(step, str))
-    hint = nearest(name, known) if path not in document.from_environment else ""
+    hint = nearest(name, known) if path not in document.from_outside else ""
     document.mistake(path, f"unknown {kind} {document.quote(path, name)}{hint}")
 
 

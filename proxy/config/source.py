@@ -9,6 +9,7 @@ Source: YAML 1.2.2 §10.3.2 (core schema).
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
@@ -18,7 +19,9 @@ from proxy.config.mistakes import Mark, Mistake, Path
 MAX_FILE_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 
-_VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{))")
+MAX_SECRET_BYTES = 64 * 1024
+
+_VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\{file:([^}]+)\}|(\{))")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS: Mapping[str, Any] = {
@@ -32,17 +35,21 @@ _WORDS: Mapping[str, Any] = {
 
 @dataclass
 class Document:
-    """A file, read: `data` is plain, `marks` tells where each path of it stands."""
+    """A file, read: `data` is plain, `marks` tells where each path of it stands.
+
+    `files` are others that it names, whose contents count too.
+    """
 
     source: str
     data: Any = None
     marks: dict[Path, Mark] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
-    from_environment: set[Path] = field(default_factory=set)
+    from_outside: set[Path] = field(default_factory=set)
+    files: dict[str, None] = field(default_factory=dict)
 
     def quote(self, path: Path, value: str) -> str:
-        """The value for a message, unless it came from the environment, where secrets are."""
-        return "the value from the environment" if path in self.from_environment else f'"{value[:60]}"'
+        """The value for a message, unless it came from the environment or another file, where secrets are."""
+        return "the value from outside" if path in self.from_outside else f'"{value[:60]}"'
 
     def mistake(self, path: Path, message: str) -> None:
         """Note a mistake at the nearest place that the file has for this path."""
@@ -157,12 +164,16 @@ class _Builder:
             return text
 
         def value(match: re.Match[str]) -> str:
-            name, default, malformed = match.groups()
+            name, default, file, malformed = match.groups()
             if malformed:
-                self._document.mistake(path, "write ${NAME} or ${NAME:-default}; $${ stands for a plain ${")
-            if name is None:
+                self._document.mistake(
+                    path, "write ${NAME}, ${NAME:-default} or ${file:PATH}; $${ stands for a plain ${"
+                )
+            if file is None and name is None:
                 return "${"
-            self._document.from_environment.add(path)
+            self._document.from_outside.add(path)
+            if file is not None:
+                return self._held_by(file, path)
             found = self._environ.get(name)
             if default is not None:
                 return found or default
@@ -174,6 +185,22 @@ class _Builder:
             return found
 
         return _VARIABLE.sub(value, text)
+
+    def _held_by(self, file: str, path: Path) -> str:
+        """What another file holds, without the end of its last line."""
+        self._document.files[file] = None
+        try:
+            with FilePath(file).open("rb") as opened:
+                text = opened.read(MAX_SECRET_BYTES + 1).decode()
+        except (OSError, ValueError) as error:  # UnicodeDecodeError is one of these
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            self._document.mistake(path, f"the file that it names cannot be read: {reason}")
+            return "unset"
+        if not text.strip() or len(text) > MAX_SECRET_BYTES:
+            wrong = "is empty" if not text.strip() else f"is larger than {MAX_SECRET_BYTES} bytes"
+            self._document.mistake(path, f"the file that it names {wrong}")
+            return "unset"
+        return text.rstrip("\r\n")
 
 
 def _is_nothing(node: yaml.Node) -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +181,36 @@ def test_every_missing_variable_is_told() -> None:
         "octet.yaml:2:8: b[1]: the environment variable THREE",
     ]
     assert "${ONE:-" in mistakes[0].message
+
+
+@pytest.mark.parametrize("held", ["secret", "secret\n", "secret\r\n"])
+def test_what_another_file_holds(tmp_path: Path, held: str) -> None:
+    """`${file:PATH}` is what stands there, without the end of its line; it is text, whatever it looks like."""
+    file = tmp_path / "key"
+    file.write_bytes(held.encode())
+    read_as = document(f"key: 'a ${{file:{file}}} b'\nsame: ${{file:{file}}}")
+    assert (read_as.data, read_as.mistakes) == ({"key": "a secret b", "same": "secret"}, [])
+    assert list(read_as.files) == [str(file)]
+    assert "secret" not in read_as.quote(("key",), "a secret b")
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        (None, "the file that it names cannot be read: No such file or directory"),
+        (b"\xff", "the file that it names cannot be read: it is not UTF-8"),
+        (b" \n", "the file that it names is empty"),
+        (b"x" * 65_537, "the file that it names is larger than 65536 bytes"),
+    ],
+)
+def test_what_another_file_does_not_hold(tmp_path: Path, held: bytes | None, told: str) -> None:
+    """A file that is not there, or holds no text, is a mistake at its place; it is watched all the same."""
+    file = tmp_path / "key"
+    if held is not None:
+        file.write_bytes(held)
+    read_as = document(f"a: 1\nkey: ${{file:{file}}}")
+    assert list(map(str, read_as.mistakes)) == [f"octet.yaml:2:1: key: {told}"]
+    assert list(read_as.files) == [str(file)]
 
 
 def test_variables_stand_in_values_only() -> None:

@@ -16,6 +16,7 @@ from tests.reload.conftest import Live, StartLive, Tree, one
 from tests.upstream.conftest import COMPLETION
 from tests.waiting import until
 
+MESSAGES = [{"role": "user", "content": "hi"}]
 Served = Callable[[trustme.CA, list[str]], Awaitable[str]]
 
 
@@ -210,3 +211,39 @@ async def test_a_certificate_without_its_key(live: StartLive, simulator: Simulat
     assert "upstreams.a.tls.cert_file: holds no PEM certificate, or key_file is not its key" in mistake
     second.private_key_pem.write_to_path(key)
     assert (await sidecar.reload())["generation"] == 2
+
+
+async def test_a_callers_key_that_rotates(live: StartLive, simulator: Simulator, tmp_path: Path) -> None:
+    """A key that the configuration takes from another file, by `${file:PATH}`, is watched as the file itself is."""
+    file = tmp_path / "search"
+    file.write_text("key-one\n")
+    callers = {"callers": [{"name": "search", "key": f"${{file:{file}}}"}]}
+    sidecar = await live(one(simulator, server=callers), watch=True)
+
+    async def status(key: str) -> int:
+        body, headers = {"model": "one", "messages": MESSAGES}, {"authorization": f"Bearer {key}"}
+        async with sidecar.http.post(f"{sidecar.url}/v1/chat/completions", json=body, headers=headers) as response:
+            return response.status
+
+    assert (await status("key-one"), await status("key-two")) == (200, 401)
+    file.write_text("key-two\n")
+    await until(lambda: sidecar.generation == 2)
+    assert (await status("key-one"), await status("key-two")) == (401, 200)
+    shown = await sidecar.ask("GET", "/admin/config")
+    assert "key-two" not in str(shown)
+
+
+@pytest.mark.parametrize("key", ["api_key_file", "api_key"])
+async def test_a_file_that_comes_later(live: StartLive, simulator: Simulator, tmp_path: Path, key: str) -> None:
+    """A configuration refused for a file that is not there is taken over when the file is."""
+    file = tmp_path / "later"
+    sidecar = await live(one(simulator), watch=True)
+    tree = keyed(simulator, file)
+    del tree["upstreams"]["a"]["api_key_file"]
+    tree["upstreams"]["a"][key] = str(file) if key == "api_key_file" else f"${{file:{file}}}"
+    sidecar.write(tree)
+    await until(lambda: len(sidecar.app.reloader.describe_reloads()["reloads"]) == 1)
+    assert sidecar.generation == 1
+    file.write_text("sk-later\n")
+    await until(lambda: sidecar.generation == 2)
+    assert await sent(sidecar, simulator) == "Bearer sk-later"

@@ -94,7 +94,7 @@ async def test_two_hundred_reloads_under_load(live: StartLive, simulator: Simula
 async def test_long_streams_through_many_reloads(live: StartLive, simulator: Simulator) -> None:
     """Streams that are open all the while end well, each as it was begun."""
     sidecar = await live(numbered(simulator, 1))
-    simulator.always("openai", Behaviour(tokens=60, token_seconds=0.01))
+    simulator.always("openai", Behaviour(tokens=60, token_seconds=0.05))
     seen = Counter[int]()
     streams: list[asyncio.Task[None]] = []
     for number in range(2, 32):
