@@ -39,9 +39,10 @@ bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEE
 bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
 	@$(BIN)/python -m tests.bench --quick --check
 
-docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metrics}.md, and the dashboard
+docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metrics}.md, the dashboard, the chart's copies
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m grafana.build
+	@cp grafana/octet.json deploy/prometheus/rules/*.yml deploy/helm/octet/files/
 
 tools: $(TOOLS_READY)  ## programs that check deploy/, and the load suite's: helm, kubectl, hadolint, locust, ...
 
