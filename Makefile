@@ -7,8 +7,10 @@ TOOLS := .tools
 TOOLS_READY := $(TOOLS)/.ready
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --upgrade --quiet
+MINUTES ?= 30
+given = $(if $(findstring command,$(origin $(1))),--$(2) $($(1)))
 
-.PHONY: run test check format alerts prove bench bench-check docs tools lock clean
+.PHONY: run test check format alerts prove bench bench-check load soak docs tools lock clean
 
 run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
@@ -39,6 +41,12 @@ bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEE
 bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
 	@$(BIN)/python -m tests.bench --quick --check
 
+load: $(READY) $(TOOLS_READY)  ## many users at once, and what held: of the demo, or of HOST=http://...; report in build/load
+	@$(BIN)/python -m tests.load $(call given,HOST,host)
+
+soak: $(READY) $(TOOLS_READY)  ## a steady load for MINUTES=30, watching memory and sockets; of your own: HOST=... ADMIN=...
+	@$(BIN)/python -m tests.load soak --minutes $(MINUTES) $(call given,HOST,host) $(call given,ADMIN,admin)
+
 docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metrics}.md, the dashboard, the chart's copies
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m grafana.build
@@ -52,7 +60,7 @@ lock: $(READY)  ## the lock files anew: versions and hashes, for every platform
 	@$(LOCK) --no-deps deploy/tools/archives.in --output-file deploy/tools/archives.txt
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Octet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'

@@ -42,7 +42,7 @@ def test_nothing_is_rendered_until_the_operator_has_decided() -> None:
         ("config.server.callers[0].name=a", "keep one of the two"),
         ("config.server.listen=[::]:1", "set host and service.port"),
         ("config.server.admin=[::]:1", "set host and service.port"),
-        ("config.server.admin_token=word", "config.server.admin_token would stand in a ConfigMap: keep it in the Secret"),
+        ("config.server.admin_token=word", "admin_token would stand in a ConfigMap: keep it in the Secret"),
         ("config.upstreams.openai.api_key=sk-1", "config.upstreams.openai.api_key would stand in a ConfigMap"),
         ("redis.url=redis://:word@redis", "the password in redis.url would stand in a ConfigMap"),
         ("redis.url=http://redis", "/redis/url"),
