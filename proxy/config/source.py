@@ -122,7 +122,9 @@ class _Builder:
         if mark := _mark(node.start_mark):
             self._document.marks.setdefault(path, mark)
         if mark in self._tagged:
-            self._document.mistake(path, f"the tag {node.tag[:60]} is not supported; write the plain value")
+            self._document.mistake(
+                path, "tags (!name) are not supported; write the plain value, in quotes where it begins with !"
+            )
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)

@@ -3,10 +3,13 @@
 import asyncio
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiMapping
 
 from proxy.config import Server
 from proxy.errors import BodyTooLarge, InvalidRequest, ProxyFault, ReadTimeout, UnsupportedMedia
 
+CHUNKED = {"chunked"}  # the only transfer coding that we read
 PROGRESS_BYTES = 64 * 1024  # in each `body_timeout_seconds`: a byte now and then is no progress
 
 
@@ -38,17 +41,30 @@ class Share:
 
 
 def check_media(request: web.BaseRequest) -> None:
-    """Raises UnsupportedMedia for what the headers already say is no plain JSON.
+    """Raises UnsupportedMedia, or InvalidRequest, for what the headers already say is no plain JSON.
 
-    A form or text/plain is refused too: browsers send those across origins without asking.
+    A form or text/plain is refused too, and of web pages what has no type: browsers send those across origins without
+    asking.
+
+    Source: RFC 9112 §6.1 (transfer codings); the Fetch standard, "CORS-safelisted request-header".
     """
-    kind = request.headers.get("content-type", "application/json")
+    headers = request.headers
+    kind = headers.get("content-type")
+    if kind is None:
+        kind = "" if "origin" in headers else "application/json"
     if kind != "application/json":
         kind = kind.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in headers and listed(headers, "content-encoding") != {"identity"}:
         raise UnsupportedMedia("send the body without Content-Encoding")
+    if "transfer-encoding" in headers and listed(headers, "transfer-encoding") != CHUNKED:
+        raise InvalidRequest("send the body in no transfer coding but chunked")
+
+
+def listed(headers: MultiMapping[str], name: str) -> set[str]:
+    """The values of a header, on whichever lines they stand, in lower case."""
+    return {each.strip().lower() for line in headers.getall(name) for each in line.split(",")}
 
 
 async def read_body(request: web.BaseRequest, server: Server, share: Share) -> bytes:
@@ -84,8 +100,8 @@ async def read_body(request: web.BaseRequest, server: Server, share: Share) -> b
                     share.take(len(data))
         except TimeoutError as error:
             raise ReadTimeout("the request's body did not arrive in time") from error
-        except web.RequestPayloadError as error:
-            raise InvalidRequest("the request's body broke off or is malformed") from error
+        except (web.RequestPayloadError, HttpProcessingError):
+            raise InvalidRequest("the request's body broke off or is malformed") from None  # it may quote the body
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

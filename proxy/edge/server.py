@@ -6,10 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import http_parser, web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion11, http_parser, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from prometheus_client import Gauge
+from yarl import URL
 
+from proxy.edge.body import CHUNKED, listed
 from proxy.edge.render import error_response, request_id
 from proxy.edge.written import Connection, Response
 from proxy.errors import InvalidRequest, ProxyError, ProxyFault
@@ -22,6 +27,7 @@ C_PARSER = http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 Handler = Callable[[web.BaseRequest], Awaitable[Response]]
 KEEP_ALIVE_SECONDS = 75.0  # idle connections of callers
+_NOWHERE = URL("/")
 
 
 class HttpServer(web.Server):
@@ -35,7 +41,11 @@ class HttpServer(web.Server):
     def __init__(
         self, handler: Handler, telemetry: Telemetry, max_connections: int, gauge: Gauge | None = None
     ) -> None:
-        super().__init__(handler, handler_cancellation=True)  # type: ignore[arg-type]  # see Written
+        super().__init__(
+            handler,  # type: ignore[arg-type]  # see Written
+            request_factory=_request,
+            handler_cancellation=True,
+        )
         self.telemetry = telemetry
         self.max_connections = max_connections
         self._gauge = gauge
@@ -62,6 +72,23 @@ class HttpServer(web.Server):
         )
 
 
+def _request(
+    message: http_parser.RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """A request of what the parser has read; aiohttp lets the whole connection fail where this does."""
+    if message.chunked and (message.version < HttpVersion11 or listed(message.headers, "transfer-encoding") != CHUNKED):
+        message = message._replace(should_close=True)  # RFC 9112 §6.1: others may have framed it otherwise
+    loop = asyncio.get_running_loop()
+    try:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop)
+    except ValueError:  # its address names a host that is none
+        return web.BaseRequest(message._replace(url=_NOWHERE), payload, protocol, writer, task, loop)
+
+
 class _Connection(Connection):
     """One connection of a caller."""
 
@@ -80,6 +107,27 @@ class _Connection(Connection):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.counted(-1)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """What cannot be read stands in the middle of a body: whoever waits for the rest must know."""
+        if len(self._messages) > 1:
+            body = self._messages[-2][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return
+        if not body.is_eof():
+            body.set_exception(web.RequestPayloadError("the body cannot be read"))
+
+    def log_exception(self, *told: Any, **more: Any) -> None:
+        """What aiohttp has to say of itself; not of what is left of a body that was broken, and has been answered."""
+        if not isinstance(more.get("exc_info"), web.RequestPayloadError | HttpProcessingError):
+            super().log_exception(*told, **more)
 
     def handle_error(
         self,

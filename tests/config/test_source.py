@@ -84,7 +84,7 @@ def test_nothing_is_nothing(text: str) -> None:
         pytest.param("a: &x 1\nb: *x", "2:4", "alias", id="alias"),
         pytest.param("a: &x {k: 1}\nb: {<<: *x}", "2:9", "alias", id="merge"),
         pytest.param("a: &x [*x]", "1:8", "alias", id="alias of itself"),
-        pytest.param("a: !secret x", "1:1", "!secret", id="tag"),
+        pytest.param("a: !secret x", "1:1", "tags (!name)", id="tag"),
         pytest.param("a: !!python/object:os.system x", "1:1", "tag", id="python tag"),
         pytest.param("a: !!str 5", "1:1", "tag", id="core tag"),
         pytest.param("a: !!binary aGVsbG8=", "1:1", "tag", id="binary tag"),

@@ -17,7 +17,8 @@ def request(*headers: str, version: str = "1.1", **fields: Any) -> bytes:
     """A chat call."""
     whole = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], **fields}
     body = json.dumps(whole).encode()
-    lines = [f"POST /v1/chat/completions HTTP/{version}", "Host: octet", f"Content-Length: {len(body)}", *headers]
+    said = ["Host: octet", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines = [f"POST /v1/chat/completions HTTP/{version}", *said, *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
