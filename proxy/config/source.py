@@ -20,6 +20,7 @@ MAX_FILE_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 
 MAX_SECRET_BYTES = 64 * 1024
+SHORTEST_SECRET = 4  # what is shorter would be found in every second word
 
 _VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\{file:([^}]+)\}|(\{))")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -45,6 +46,7 @@ class Document:
     marks: dict[Path, Mark] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     from_outside: set[Path] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)  # what came from there, as far as it may be secret
     files: dict[str, None] = field(default_factory=dict)
 
     def quote(self, path: Path, value: str) -> str:
@@ -52,7 +54,9 @@ class Document:
         return "the value from outside" if path in self.from_outside else f'"{value[:60]}"'
 
     def mistake(self, path: Path, message: str) -> None:
-        """Note a mistake at the nearest place that the file has for this path."""
+        """Note a mistake at the nearest place that the file has for this path; no secret stands in it."""
+        for value in sorted(self.hidden, key=len, reverse=True):
+            message = message.replace(value, "(from outside)")
         near = path
         while near and near not in self.marks:
             near = near[:-1]
@@ -175,18 +179,23 @@ class _Builder:
                 return "${"
             self._document.from_outside.add(path)
             if file is not None:
-                return self._held_by(file, path)
+                return self._hide(self._held_by(file, path))
             found = self._environ.get(name)
             if default is not None:
-                return found or default
+                return self._hide(found) if found else default
             if found is None:
                 self._document.mistake(
                     path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
                 )
                 return "unset"
-            return found
+            return self._hide(found)
 
         return _VARIABLE.sub(value, text)
+
+    def _hide(self, value: str) -> str:
+        if len(value) >= SHORTEST_SECRET:
+            self._document.hidden.add(value)
+        return value
 
     def _held_by(self, file: str, path: Path) -> str:
         """What another file holds, without the end of its last line."""

@@ -101,9 +101,13 @@ def _is_escaped(token: bytes, key: str) -> bool:
 
 
 def _repeated(text: bytes) -> str:
-    """The first key that stands twice; read slowly, since nothing will come of this text."""
+    """The first key that stands twice, if that can be told; read slowly, since nothing will come of this text."""
     seen = set()
-    for key, _ in json.loads(text, object_pairs_hook=list):
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)
+    except RecursionError:  # nested deeper than this reader goes
+        return ""
+    for key, _ in pairs:
         if key in seen:
             return str(key)
         seen.add(key)

@@ -32,7 +32,7 @@ def _seconds_until(reset: str, date: str) -> float | None:
     """From the answer's own date, so that no two clocks are compared."""
     try:
         return max(0.0, (datetime.fromisoformat(reset) - parsedate_to_datetime(date)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
