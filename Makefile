@@ -10,7 +10,8 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashe
 MINUTES ?= 30
 given = $(if $(findstring command,$(origin $(1))),--$(2) $($(1)))
 
-.PHONY: run test check format alerts prove bench bench-check load soak docs tools lock clean
+.PHONY: run test check format alerts prove bench bench-check load soak chaos fuzz verify-image verify-compose sbom audit \
+	docs tools lock clean
 
 run: $(READY)  ## the sidecar in front of simulated upstreams
 	@$(BIN)/octet demo
@@ -47,6 +48,25 @@ load: $(READY) $(TOOLS_READY)  ## many users at once, and what held: of the demo
 soak: $(READY) $(TOOLS_READY)  ## a steady load for MINUTES=30, watching memory and sockets; of your own: HOST=... ADMIN=...
 	@$(BIN)/python -m tests.load soak --minutes $(MINUTES) $(call given,HOST,host) $(call given,ADMIN,admin)
 
+chaos: $(READY)  ## faults of every kind under load, and an account of every call; SECONDS=150 SEED=7
+	@$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(READY)  ## hostile bodies, streams, answers and files, drawn anew for MINUTES=30
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+verify-image: $(READY)  ## the image built and run for real (Docker, or root and Debian's packages); ARGS=--fresh: every step
+	@$(BIN)/python -m deploy.image.verify image $(ARGS)
+
+verify-compose: $(READY)  ## the compose stack brought up for real
+	@$(BIN)/python -m deploy.image.verify compose $(ARGS)
+
+sbom: $(READY) $(TOOLS_READY)  ## what the runtime is made of: build/sbom.json, CycloneDX
+	@$(TOOLS)/bin/python deploy/supply/sbom.py \
+		--packages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+audit: $(READY) $(TOOLS_READY)  ## locks, index and advisories; CHECKS="locks index" where advisories cannot be asked
+	@$(BIN)/python deploy/supply/audit.py $(CHECKS)
+
 docs: $(READY)  ## what is generated: tables of docs/{upstreams,resilience,metrics}.md, the dashboard, the chart's copies
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m grafana.build
@@ -56,6 +76,8 @@ tools: $(TOOLS_READY)  ## programs that check deploy/, and the load suite's: hel
 
 lock: $(READY)  ## the lock files anew: versions and hashes, for every platform
 	@$(LOCK) pyproject.toml --extra dev --output-file requirements.txt
+	@$(LOCK) pyproject.toml --extra otel --constraints requirements.txt --output-file deploy/image/requirements.txt
+	@$(LOCK) deploy/image/build.in --output-file deploy/image/build.txt
 	@$(LOCK) deploy/tools/requirements.in --output-file deploy/tools/requirements.txt
 	@$(LOCK) --no-deps deploy/tools/archives.in --output-file deploy/tools/archives.txt
 

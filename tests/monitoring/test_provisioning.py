@@ -100,7 +100,8 @@ def test_nothing_is_published_beyond_this_machine() -> None:
         assert ip_address(host).is_loopback
         assert outside == inside
     assert "ports" not in services()["redis"]
-    assert all("network_mode" not in service for service in services().values())
+    shared = {name: service["network_mode"] for name, service in services().items() if "network_mode" in service}
+    assert shared == {"app": "service:octet"}  # its sidecar's, never the host's
 
 
 @pytest.mark.parametrize("name", sorted(services()))
@@ -126,7 +127,7 @@ def test_nobody_looks_at_grafana_without_a_password() -> None:
 
 def test_the_configuration_of_compose_is_good() -> None:
     """Octet takes it; its upstreams and its Redis are services of compose."""
-    config = load(str(DEPLOY / "compose" / "octet.yaml"), traits(), {})
+    config = load(str(DEPLOY / "compose" / "octet" / "octet.yaml"), traits(), {})
     hosts = {urlsplit(upstream.base_url).hostname for upstream in config.upstreams.values()}
     assert hosts == {"upstreams"} <= services().keys()
     assert config.redis is not None
