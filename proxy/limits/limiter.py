@@ -81,6 +81,16 @@ class Limiter:
         """Why there is no room for a call at this moment; None: there is."""
         return self._no_place() or self._short(tokens)
 
+    def may_ask(self, refusal: NoRoom) -> bool:
+        """Whether there may be room all the same, in the fleet's share that nobody has asked for yet."""
+        if self.share is None or refusal.wait > SOON:
+            return False
+        return refusal.limit != "concurrent" or self._may_grow()
+
+    def _may_grow(self) -> bool:
+        """Whether the fleet may have a place that is not ours."""
+        return self.share is not None and self.slots is not None and self.slots.in_use < (self.rules.concurrent or 0)
+
     def take(self, tokens: Tokens) -> Held | NoRoom:
         """Room for one call, at once."""
         taken = self._no_place() or self._charge(tokens)
@@ -93,8 +103,7 @@ class Limiter:
         slots = self.slots
         if slots is None or slots.free:
             return None
-        may_ask = self.share is not None and slots.in_use < (self.rules.concurrent or 0)
-        return NoRoom("concurrent", NEVER if slots.full and not may_ask else SOON)
+        return NoRoom("concurrent", NEVER if slots.full and not self._may_grow() else SOON)
 
     def describe(self) -> Json:
         """How the limits stand, for people."""

@@ -107,7 +107,7 @@ class Walk:
                 raise plan.give_up(left)
             if option.wait:
                 await self._pause(option)
-            attempt = await self._enter(option.place)
+            attempt = await self._enter(option.place, plan.patience_at(option.place))
             if attempt is None:
                 continue
             self._count(option)

@@ -45,6 +45,8 @@ class Plan:
         self._not_before: dict[int, float] = {}  # by place
         self._back_off_until = 0.0
         self._no_room: dict[int, NoRoom] = {}  # by place
+        self._asks = set[int]()  # places that count as free until their fleet's share has been asked for
+        self._asked = set[int]()  # and those where it has been
         self.full: dict[int, str] = {}  # by place: the limit that was found used up
 
     def target(self, place: int) -> Target:
@@ -54,6 +56,10 @@ class Plan:
     def patience(self) -> float:
         """Seconds that may still be waited for room."""
         return max(self._route.retry.longest_wait_seconds - self.waited, 0.0)
+
+    def patience_at(self, place: int) -> float:
+        """The same at one target: none, where it is only asked whether there is room, and others may be free."""
+        return 0.0 if place in self._asks else self.patience
 
     def next(self, attempts: int, time_left: float) -> Option | None:
         """What to try next; None: nothing is left, or not in time.
@@ -109,8 +115,11 @@ class Plan:
         self._back_off_until = now + back_off(self._route.retry, self.repeats, chance)
 
     def no_room(self, place: int, refusal: NoRoom) -> None:
-        """Limits have refused the call at a target."""
+        """Limits have refused the call at a target; where a share was asked for alone, it may still be waited for."""
         self.full[place] = refusal.limit
+        if place in self._asks:
+            self._asked.add(place)
+            return
         self._no_room[place] = refusal
         self._not_before[place] = self._clock() + refusal.wait
 
@@ -145,8 +154,12 @@ class Plan:
         wait = standing.pace.wait(target.model, self._tokens, now)
         if place in self._not_before:
             wait = max(wait, self._not_before[place] - now)
-        refusal = standing.limiter.refusal(self._tokens) if standing.limiter is not None else None
-        if refusal is not None:
+        limiter = standing.limiter
+        refusal = limiter.refusal(self._tokens) if limiter is not None else None
+        self._asks.discard(place)
+        if limiter is not None and refusal is not None and place not in self._asked and limiter.may_ask(refusal):
+            self._asks.add(place)
+        elif refusal is not None:
             self.full[place] = refusal.limit
             wait = max(wait, refusal.wait)
         return max(wait, 0.0)

@@ -28,6 +28,10 @@ class Limiter(Protocol):
         """Why there is no room for a call at this moment."""
         ...
 
+    def may_ask(self, refusal: NoRoom) -> bool:
+        """Whether there may be room all the same, where nobody has asked yet."""
+        ...
+
     def take(self, tokens: Tokens) -> Hold | NoRoom:
         """Room for one call, at once."""
         ...

@@ -19,6 +19,7 @@ class Scripted:
         self.circuit_wait = 0.0
         self.pace_wait = 0.0
         self.room: NoRoom | None = None
+        self.may_ask = False  # whether the fleet may have room
         self.asked: list[object] = []
         self.pace = Pace(self)
         self.limiter = Limiter(self)
@@ -47,6 +48,9 @@ class Limiter:
     def refusal(self, tokens: Callable[[], int]) -> NoRoom | None:
         self._standing.asked.append(("limiter", tokens()))
         return self._standing.room
+
+    def may_ask(self, refusal: NoRoom) -> bool:
+        return self._standing.may_ask
 
 
 Standings = dict[str, Scripted]

@@ -238,6 +238,19 @@ def test_a_free_target_comes_before_one_that_must_wait() -> None:
     assert scene.next() is None
 
 
+def test_a_share_is_asked_for_before_the_next_target() -> None:
+    """Where the fleet may have room it is asked, once and without waiting; then it is a target that must wait."""
+    scene = Scene("ab", longest_wait_seconds=5.0)
+    scene["a"].room, scene["a"].may_ask = NoRoom("concurrent", 0.001), True
+    assert scene.next() == ("a", 0.0, False)
+    assert scene.plan.patience_at(0) == 0.0
+    scene.plan.no_room(0, NoRoom("concurrent", NEVER))
+    assert scene.next() == ("b", 0.0, False)
+    scene["b"].circuit_wait = 30.0
+    assert scene.next() == ("a", 0.001, False)
+    assert scene.plan.patience_at(0) == 5.0
+
+
 def test_limits_are_asked_for_the_right_call() -> None:
     """The upstream's pace by its model, and both by the call's estimate."""
     scene = Scene("b")
