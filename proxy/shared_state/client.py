@@ -20,7 +20,8 @@ from proxy.config import RedisPlace, parse_redis_url
 PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
 
 Client = Redis | RedisCluster
-TROUBLE = (RedisError, RedisClusterException, OSError)  # what a client raises when Redis does not answer
+# What a client raises when Redis does not answer; RuntimeError is uvloop's, of a connection reset while it is made.
+TROUBLE = (RedisError, RedisClusterException, OSError, RuntimeError)
 
 
 def connect(url: SecretStr, most_connections: int) -> Client:
