@@ -20,6 +20,7 @@ from proxy.upstream.exchange import Exchange, Stale
 
 _AS_THEY_ARE = "%/:?=&;,@!$'()*+~"
 IDLE_CONNECTION_SECONDS = 4.0  # vLLM and others on uvicorn close at 5
+STALE_SECONDS = 0.5  # after the request; a connection that breaks later may have been worked for
 
 
 class PreparedHeaders(dict[str, str]):
@@ -88,7 +89,8 @@ class Transport:
         """Send a request, and wait for the head of its answer; whoever gets the exchange closes it.
 
         A kept-alive connection may be closed by the upstream just as it is used again. Then not a byte of an answer
-        has come, and the request goes out once more, on a new connection.
+        has come, and the request goes out once more, on a new connection: at once, or not at all, since an upstream
+        that has begun to work on it would be paid twice.
 
         Args:
             patience: seconds until the answer is at its end, or until its body is pushed.
@@ -104,6 +106,7 @@ class Transport:
             connection, reused, connect_seconds = self._take() if self._slots is None and not fresh else None, True, 0.0
             if connection is None:
                 connection, reused, connect_seconds = await self._get(until, clock, fresh=fresh)
+            sent = self._loop.time()
             exchange = self._send(connection, head, request.body, reused=reused)
             exchange.connect_seconds = connect_seconds
             exchange.bound(until, clock)
@@ -111,7 +114,7 @@ class Transport:
             try:
                 await exchange.headed
             except Stale as error:
-                if self._closed is not None:
+                if self._closed is not None or self._loop.time() - sent > STALE_SECONDS:
                     raise _broken() from error
                 fresh = True
             except BaseException:

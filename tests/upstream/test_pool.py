@@ -316,3 +316,24 @@ async def test_a_connection_that_is_gone_at_once_keeps_no_place(
     monkeypatch.setattr(transport._dialer, "dial", dial)
     assert json.loads(await ask(transport)) == COMPLETION
     assert (transport.idle, transport.active) == (1, 0)
+
+
+async def test_what_breaks_later_is_not_sent_again(
+    listen: Listen, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A used connection that breaks a while after the request may have been worked for: it is a failure like any."""
+    monkeypatch.setattr(transport_module, "STALE_SECONDS", -1.0)
+
+    async def once_then_away(peer: Peer) -> None:
+        await peer.request()
+        peer.answer()
+        await peer.request()
+        peer.writer.transport.abort()
+
+    upstream = await listen(once_then_away)
+    transport = connect(upstream.address)
+    assert (await ask(transport)).startswith(b'{"id"')
+    with pytest.raises(Unreachable):
+        await ask(transport)
+    assert len(upstream.requests) == 2
+    assert len(upstream.peers) == 1
