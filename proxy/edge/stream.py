@@ -113,9 +113,10 @@ class CallerStream:
         self.close()
 
     def break_off(self, error: ProxyError) -> None:
-        """The error is the last event; there is no [DONE], and the connection is not used again."""
+        """The error is the last event; there is no [DONE], and the connection is given up."""
         self.push_last(error_event(error, self._request_id))
-        self.written.keep_alive = False
+        if self.written.keep_alive:
+            self.written.connection.retire()
         self.close()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
 LAST_CHUNK = b"0\r\n\r\n"
+RETIRED_SECONDS = 0.25  # long enough for a call that was on its way when its connection was given up
 
 
 class Connection(RequestHandler):
@@ -23,15 +24,27 @@ class Connection(RequestHandler):
     Waiting for room is its own affair: a wait of aiohttp's that is given up spoils the next one.
     """
 
-    __slots__ = ("_room", "full", "when_full", "when_lost")
+    __slots__ = ("_room", "full", "retired", "when_full", "when_lost")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
         self.full = False
+        self.retired = False  # it is closed in a moment, and its next answer says so
         self.when_full: Callable[[], None] | None = None
         self.when_lost: Callable[[], bool] | None = None
         """Asked when the caller has gone: True, and the handler goes on for others."""
         self._room: asyncio.Future[None] | None = None  # done when there is room again, or nobody left
+
+    def retire(self) -> None:
+        """Close it soon, without having said so: a call that is on its way already is still answered."""
+        self.retired = True
+        self._loop.call_later(RETIRED_SECONDS, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+        elif self.transport is not None:
+            self._loop.call_later(RETIRED_SECONDS, self._end_if_idle)
 
     async def drained(self, patience: float) -> None:
         """Until the caller has taken most of what was written.
@@ -136,7 +149,7 @@ class Written:
             lines: headers as they are written, each with its line end.
             length: of the body, in bytes; None for a stream.
         """
-        if self._listener.closing:
+        if self._listener.closing or self.connection.retired:
             self.keep_alive = False
         if length is not None:
             body = f"content-length: {length}\r\n"
