@@ -83,7 +83,8 @@ class Subject:
         family = [self.pid]
         for pid in family:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                family += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                for thread in Path(f"/proc/{pid}/task").iterdir():  # whichever of them started a process has it
+                    family += map(int, thread.joinpath("children").read_text().split())
         return family
 
     def cpu_seconds(self) -> float:
