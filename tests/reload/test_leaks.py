@@ -84,7 +84,7 @@ async def test_failed_reloads_leave_nothing(live: StartLive, simulator: Simulato
     for _ in range(MANY):
         assert not (await sidecar.reload(bad))["ok"]
     assert alive() == objects
-    assert simulator.report.open_connections == 1
+    assert simulator.report.open_connections <= 1  # it is let go after four idle seconds
 
 
 async def test_a_call_keeps_what_it_needs_and_no_longer(live: StartLive, simulator: Simulator) -> None:
