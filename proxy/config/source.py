@@ -201,10 +201,15 @@ class _Builder:
         """What another file holds, without the end of its last line."""
         self._document.files[file] = None
         try:
+            if FilePath(file).exists() and not FilePath(file).is_file():
+                raise ValueError("it is no file")  # a pipe would be waited for
             with FilePath(file).open("rb") as opened:
                 text = opened.read(MAX_SECRET_BYTES + 1).decode()
-        except (OSError, ValueError) as error:  # UnicodeDecodeError is one of these
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        except UnicodeDecodeError:
+            self._document.mistake(path, "the file that it names cannot be read: it is not UTF-8")
+            return "unset"
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             self._document.mistake(path, f"the file that it names cannot be read: {reason}")
             return "unset"
         if not text.strip() or len(text) > MAX_SECRET_BYTES:

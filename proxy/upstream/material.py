@@ -37,8 +37,11 @@ def gather(name: str, upstream: Upstream) -> Material:
 
 
 def digest(file: str | None) -> bytes | None:
-    """A digest of a file's contents; None where there is none."""
+    """A digest of a file's contents; None where there is none, and for what is no file: a device, a pipe."""
     try:
-        return hashlib.sha256(Path(file).read_bytes()).digest() if file is not None else None
-    except OSError:
+        if file is None or not Path(file).is_file():
+            return None
+        with Path(file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except (OSError, ValueError):
         return None

@@ -1,5 +1,6 @@
 """YAML becomes plain data without surprises, and every mistake has its place."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,24 @@ def test_what_another_file_does_not_hold(tmp_path: Path, held: bytes | None, tol
     read_as = document(f"a: 1\nkey: ${{file:{file}}}")
     assert list(map(str, read_as.mistakes)) == [f"octet.yaml:2:1: key: {told}"]
     assert list(read_as.files) == [str(file)]
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [("/dev/zero", "it is no file"), ("/", "it is no file"), ('"a\\0b"', "embedded null byte")],
+)
+def test_what_is_no_file(file: str, told: str) -> None:
+    """A device, which may have no end, or a folder, is not read."""
+    text = f"key: ${{file:{file}}}" if '"' not in file else 'key: "${file:a\\0b}"'
+    (mistake,) = document(text).mistakes
+    assert str(mistake).endswith(f"the file that it names cannot be read: {told}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into it: to open it would take for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (mistake,) = document(f"key: ${{file:{tmp_path}/pipe}}").mistakes
+    assert "it is no file" in str(mistake)
 
 
 def test_variables_stand_in_values_only() -> None:

@@ -1,5 +1,6 @@
 """Keys and certificates in files of their own change while the configuration stays the same."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -247,3 +248,21 @@ async def test_a_file_that_comes_later(live: StartLive, simulator: Simulator, tm
     file.write_text("sk-later\n")
     await until(lambda: sidecar.generation == 2)
     assert await sent(sidecar, simulator) == "Bearer sk-later"
+
+
+@pytest.mark.parametrize("key", ["api_key_file", "api_key"])
+@pytest.mark.parametrize("file", ["/dev/zero", "a\0b", "PIPE"])
+async def test_what_is_no_file_is_watched_at_no_cost(
+    live: StartLive, simulator: Simulator, tmp_path: Path, key: str, file: str
+) -> None:
+    """A refused file that names a device without end, a pipe or nonsense is looked after like any, and mended."""
+    os.mkfifo(tmp_path / "pipe")
+    name = str(tmp_path / "pipe") if file == "PIPE" else file
+    sidecar = await live(one(simulator), watch=True)
+    tree = one(simulator)
+    del tree["upstreams"]["a"]["api_key"]
+    tree["upstreams"]["a"][key] = name if key == "api_key_file" else f"${{file:{name}}}"
+    sidecar.write(tree)
+    await until(lambda: len(sidecar.app.reloader.describe_reloads()["reloads"]) == 1)
+    sidecar.write(one(simulator, name="other"))
+    await until(lambda: sidecar.generation == 2)
