@@ -15,7 +15,7 @@ from proxy.edge.answer import CallAnswer
 from proxy.edge.body import Buffered
 from proxy.edge.guard import Guard
 from proxy.edge.render import error_response, request_id
-from proxy.edge.written import Response, Written
+from proxy.edge.written import Connection, Response, Written
 from proxy.errors import MethodNotAllowed, NotFound, ProxyError
 from proxy.openai_format.encoding import encode
 from proxy.pipeline import Pipeline
@@ -143,7 +143,8 @@ class DataEndpoints:
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add what every response has."""
         response.headers.update(self.guard.headers(request))
-        if self.closing or response.status == 413 or not request.content.is_eof():  # the rest is not wanted
+        retired = isinstance(request.protocol, Connection) and request.protocol.retired
+        if self.closing or retired or response.status == 413 or not request.content.is_eof():  # the rest is not wanted
             response.force_close()
 
     async def _call(self, request: web.BaseRequest, *, operation: Operation) -> Response:

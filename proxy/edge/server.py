@@ -43,7 +43,7 @@ class HttpServer(web.Server):
     ) -> None:
         super().__init__(
             handler,  # type: ignore[arg-type]  # see Written
-            request_factory=_request,
+            request_factory=_request,  # type: ignore[arg-type]  # every connection is one of ours
             handler_cancellation=True,
         )
         self.telemetry = telemetry
@@ -75,13 +75,14 @@ class HttpServer(web.Server):
 def _request(
     message: http_parser.RawRequestMessage,
     payload: StreamReader,
-    protocol: RequestHandler,
+    protocol: Connection,
     writer: AbstractStreamWriter,
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     """A request of what the parser has read; aiohttp lets the whole connection fail where this does."""
     if message.chunked and (message.version < HttpVersion11 or listed(message.headers, "transfer-encoding") != CHUNKED):
         message = message._replace(should_close=True)  # RFC 9112 §6.1: others may have framed it otherwise
+    protocol.body = payload
     loop = asyncio.get_running_loop()
     try:
         return web.BaseRequest(message, payload, protocol, writer, task, loop)
@@ -115,13 +116,8 @@ class _Connection(Connection):
 
     def _break_off(self) -> None:
         """What cannot be read stands in the middle of a body: whoever waits for the rest must know."""
-        if len(self._messages) > 1:
-            body = self._messages[-2][1]
-        elif self._current_request is not None:
-            body = self._current_request.content
-        else:
-            return
-        if not body.is_eof():
+        body = self._messages[-2][1] if len(self._messages) > 1 else self.body
+        if body is not None and not body.is_eof():
             body.set_exception(web.RequestPayloadError("the body cannot be read"))
 
     def log_exception(self, *told: Any, **more: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -24,10 +24,11 @@ class Connection(RequestHandler):
     Waiting for room is its own affair: a wait of aiohttp's that is given up spoils the next one.
     """
 
-    __slots__ = ("_room", "full", "retired", "when_full", "when_lost")
+    __slots__ = ("_room", "body", "full", "retired", "when_full", "when_lost")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self.body: StreamReader | None = None  # of the request that is being answered
         self.full = False
         self.retired = False  # it is closed in a moment, and its next answer says so
         self.when_full: Callable[[], None] | None = None
