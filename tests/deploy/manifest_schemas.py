@@ -10,7 +10,8 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from tests.deploy.manifests import TOOLS, Manifest, Manifests, missing, name_of, program, run
+from tests.deploy.manifests import Manifest, Manifests, name_of, run
+from tests.programs import TOOLS, missing, tool
 
 MINORS = range(29, 38)  # of Kubernetes 1: from the first with native sidecars to the newest
 OPERATOR = "monitoring.coreos.com/v1"
@@ -23,7 +24,7 @@ def of_kubernetes(manifests: Manifests) -> Manifests:
 
 def schemas(minor: int) -> Path:
     """The folder of strict JSON Schemas that kubernetes-validate brings for Kubernetes 1.minor."""
-    program("kubernetes-validate")
+    tool("kubernetes-validate")
     places = TOOLS.glob("lib/python*/site-packages/kubernetes_validate/kubernetes-json-schema")
     folder = next(places) / f"v1.{minor}.0-local-strict"
     assert folder.is_dir(), folder
@@ -60,7 +61,7 @@ def operator_schemas() -> Mapping[str, Any]:
         "kinds = (v1.PodMonitor, v1.ServiceMonitor, v1.PrometheusRule)\n"
         "print(json.dumps({kind.__name__: kind.model_json_schema() for kind in kinds}))"
     )
-    done = run(program("python"), "-c", code)
+    done = run(tool("python"), "-c", code)
     if "No module named 'cloudcoil" in done.stderr:
         missing("cloudcoil-models-prometheus-operator")
     assert done.returncode == 0, done.stderr

@@ -8,15 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.programs import tool
 
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "octet"
 GOLDEN = ROOT / "tests" / "golden" / "kubernetes"
-TOOLS = ROOT / ".tools"
-STRICT = ("CI", "REQUIRE_OPS")  # environment variables that make a missing program a failure
 TEMPLATE_PATHS = {
     "Deployment": ("spec", "template"),
     "StatefulSet": ("spec", "template"),
@@ -27,21 +26,6 @@ TEMPLATE_PATHS = {
 
 Manifest = Mapping[str, Any]
 Manifests = Sequence[Manifest]
-
-
-def missing(what: str) -> None:
-    """Skip the test for want of it, or fail where everything is to be there."""
-    if any(os.environ.get(name) for name in STRICT):
-        pytest.fail(f"{what} is missing (make tools), and {' or '.join(STRICT)} is set")
-    pytest.skip(f"{what} is missing (make tools)")
-
-
-def program(name: str) -> str:
-    """The path of a program that `make tools` brings."""
-    path = TOOLS / "bin" / name
-    if not path.exists():
-        missing(name)
-    return str(path)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -60,13 +44,13 @@ def rendered(*command: str) -> Manifests:
 @cache
 def kustomized(folder: Path) -> Manifests:
     """What `kubectl kustomize` makes of a folder."""
-    return rendered(program("kubectl"), "kustomize", str(folder))
+    return rendered(tool("kubectl"), "kustomize", str(folder))
 
 
 @cache
 def charted(*options: str) -> Manifests:
     """What `helm template` makes of the chart; its options as on the command line."""
-    return rendered(program("helm"), "template", "octet", str(CHART), "--namespace", "llm", *options)
+    return rendered(tool("helm"), "template", "octet", str(CHART), "--namespace", "llm", *options)
 
 
 def values(case: str) -> str:

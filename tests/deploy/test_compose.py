@@ -16,7 +16,8 @@ import yaml
 from proxy.config import load
 from proxy.providers import traits
 from tests.deploy.image_file import DOCKERFILE, ROOT, form, stages
-from tests.deploy.manifests import program, run
+from tests.deploy.manifests import run
+from tests.programs import tool
 
 FOLDER = ROOT / "deploy" / "compose"
 # A digest cannot be known before an image is built, and those of others are yours to pin; a bound on CPU would make
@@ -31,7 +32,7 @@ def services() -> dict[str, Any]:
 
 def test_compose_lint_finds_nothing_else() -> None:
     """No known way to give a container too much is taken."""
-    told = run(program("compose-lint"), "--format", "json", str(FOLDER / "compose.yaml")).stdout
+    told = run(tool("compose-lint"), "--format", "json", str(FOLDER / "compose.yaml")).stdout
     found = set(re.findall(r"CL-\d{4}", told))
     assert found == ACCEPTED, told
 

@@ -12,7 +12,8 @@ from deploy.image.verify.contents import SBOM
 from deploy.image.verify.report import Report
 from deploy.image.verify.standins import BASE
 from tests.deploy.image_file import DOCKERFILE, ROOT, Step, form, only, reaches_the_build, stages
-from tests.deploy.manifests import program, run
+from tests.deploy.manifests import run
+from tests.programs import tool
 
 SIDECAR = ["serve", "/etc/octet/octet.yaml", "--admin", "0.0.0.0:8081"]
 IGNORE = (ROOT / ".dockerignore").read_text()
@@ -29,7 +30,7 @@ def final() -> list[Step]:
 
 def test_hadolint_has_nothing_to_say() -> None:
     """The Dockerfile follows the practice that hadolint knows, down to its mildest advice."""
-    done = run(program("hadolint"), "--failure-threshold", "style", str(DOCKERFILE))
+    done = run(tool("hadolint"), "--failure-threshold", "style", str(DOCKERFILE))
     assert (done.stdout, done.returncode) == ("", 0)
 
 

@@ -10,8 +10,9 @@ import yaml
 from tests.deploy.manifest_relations import RELATIONS
 from tests.deploy.manifest_rules import RULES
 from tests.deploy.manifest_schemas import MINORS, mistakes, of_kubernetes
-from tests.deploy.manifests import CHART, ROOT, cases, charted, named, program, run, values, workloads
+from tests.deploy.manifests import CHART, ROOT, cases, charted, named, run, values, workloads
 from tests.deploy.test_kubernetes_sidecar import BLOCKS
+from tests.programs import tool
 
 APPLY_BYTES = 256 * 1024  # of an object, in the annotation that `kubectl apply` keeps
 LEAST = ("--values", values("gateway"))
@@ -24,7 +25,7 @@ COPIES = {
 
 def refusal(*options: str) -> str:
     """What Helm says to values that it does not render."""
-    done = run(program("helm"), "template", "octet", str(CHART), *options)
+    done = run(tool("helm"), "template", "octet", str(CHART), *options)
     assert done.returncode != 0
     assert not done.stdout
     return done.stderr
@@ -71,7 +72,7 @@ def test_a_callers_key_stays_out_of_the_config_map() -> None:
 @pytest.mark.parametrize("options", [(), LEAST, ("--values", values("gateway-everything"))], ids=str)
 def test_lint_has_nothing_to_say(options: tuple[str, ...]) -> None:
     """Warnings count as mistakes."""
-    done = run(program("helm"), "lint", "--strict", str(CHART), *options)
+    done = run(tool("helm"), "lint", "--strict", str(CHART), *options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -194,7 +195,7 @@ def test_redis_can_be_reached_where_it_is_configured() -> None:
 
 def test_what_helm_says_after_an_installation() -> None:
     """Where callers reach it, who is let in, and what is still to be decided."""
-    done = run(program("helm"), "install", "octet", str(CHART), "--namespace", "llm", "--dry-run=client", *LEAST)
+    done = run(tool("helm"), "install", "octet", str(CHART), "--namespace", "llm", "--dry-run=client", *LEAST)
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:")[2]
     assert "http://octet.llm:8080/v1, and show no key." in notes

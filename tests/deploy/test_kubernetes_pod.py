@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.deploy.manifests import cases, missing, workloads
+from tests.deploy.manifests import cases, workloads
+from tests.programs import missing
 
 SCRIPT = Path(__file__).parent / "in_a_pod.py"
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--mount")

@@ -27,7 +27,7 @@ from deploy.supply.locks import (
     read_lock,
     wanted_of,
 )
-from tests.monitoring.servers import tool
+from tests.programs import tool
 
 HASH = "0" * 64
 GOOD = f"a-b==1.0 \\\n    --hash=sha256:{HASH}\nc==2.0.post1 ; python_version < '3.12' \\\n    --hash=sha256:{HASH}\n"
@@ -153,7 +153,7 @@ def test_every_dependency_is_imported() -> None:
 
 def test_the_bill_of_materials(tmp_path: Path) -> None:
     """It is CycloneDX 1.6 and names every package of the runtime lock, its version, hashes, licence and needs."""
-    tool(str(ROOT / ".tools" / "bin" / "cyclonedx-py"))
+    tool("cyclonedx-py")
     packages = next(Path(path) for path in sys.path if path.endswith("site-packages"))
     command: list[str | Path] = [
         ROOT / ".tools" / "bin" / "python",

@@ -9,7 +9,8 @@ import pytest
 
 from proxy import commands
 from proxy.config.model import Server
-from tests.monitoring.servers import DEPLOY, tool
+from tests.monitoring.servers import DEPLOY
+from tests.programs import tool
 
 UNIT = DEPLOY / "systemd" / "octet.service"
 PROGRAM = "/opt/octet/bin/octet"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.load import programs
 from tests.load.settings import PREFIX
-from tests.monitoring.servers import tool
+from tests.programs import tool
 
 CALLS = 12
 QUICK = {
@@ -26,7 +26,7 @@ EACH = "generation=1,streaming=1,health=1"
 
 def locust() -> Path:
     """Where it is; the test is skipped without it, or fails where all must run."""
-    return Path(programs.locust_path() or tool("locust"))
+    return Path(tool("locust"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
-from tests.monitoring.servers import tool
+from tests.programs import tool
 from tests.reload.conftest import StartLive
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import math
-import os
-import shutil
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
-import pytest
 import yaml
 
+from tests.programs import tool
 from tests.redis_server import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,21 +20,9 @@ DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules"
 
 LOOK_SECONDS = 0.1  # between two questions
-STRICT = ("CI", "REQUIRE_OPS")  # environment variables that make a missing program a failure
 ALERTMANAGER = ("alertmanager", "prometheus-alertmanager")  # its name, and the one that some distributions give it
 
 Found = TypeVar("Found")
-
-
-def tool(*names: str) -> str:
-    """The path of a program that goes by one of these names; the test is skipped without it, or fails where STRICT."""
-    found = next((path for path in map(shutil.which, names) if path is not None), None)
-    if found is None:
-        reason = f"{' or '.join(names)} is not installed"
-        if any(os.environ.get(name) for name in STRICT):
-            pytest.fail(f"{reason}, and {' or '.join(STRICT)} is set")
-        pytest.skip(reason)
-    return found
 
 
 async def until(ask: Callable[[], Awaitable[Found]], patience: float = 30.0) -> Found:

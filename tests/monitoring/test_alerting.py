@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestServer
 
 from proxy.simulator import Behaviour, Simulator
 from tests.conftest import Sidecar, Start
-from tests.monitoring.servers import ALERTMANAGER, DEPLOY, Alertmanager, Prometheus, shipped_rules, tool, until
+from tests.monitoring.servers import ALERTMANAGER, DEPLOY, Alertmanager, Prometheus, shipped_rules, until
+from tests.programs import tool
 
 PLACEHOLDER = "http://127.0.0.1:9095"
 MINUTES = re.compile(r"(?<!\w)(\d+)m\b")

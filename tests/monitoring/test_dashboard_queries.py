@@ -19,7 +19,7 @@ from tests.monitoring.dashboards import (
     labels,
     stem,
 )
-from tests.monitoring.servers import tool
+from tests.programs import tool
 
 NOT_SHOWN = {
     "process_virtual_memory_bytes": "address space costs nothing; the resident memory is what has a limit",

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from tests.monitoring.dashboards import PANELS, filled
-from tests.monitoring.servers import tool
+from tests.programs import tool
 
 HERE = 'job="octet", instance="a:8081"'
 THERE = 'job="octet", instance="b:8081", namespace="shop", pod="search-0"'

@@ -11,7 +11,8 @@ import yaml
 
 from proxy.simulator import Simulator
 from tests.monitoring.scene import Callers, configuration
-from tests.monitoring.servers import ROOT, Prometheus, run, shipped_rules, tool, until
+from tests.monitoring.servers import ROOT, Prometheus, run, shipped_rules, until
+from tests.programs import tool
 from tests.redis_server import RedisServer
 from tests.reload.conftest import Live, StartLive
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from proxy.telemetry import Telemetry
-from tests.monitoring.servers import DEPLOY, ROOT, RULES, run, tool
+from tests.monitoring.servers import DEPLOY, ROOT, RULES, run
+from tests.programs import tool
 
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
 TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.monitoring.servers import STRICT, tool
+from tests.programs import STRICT, tool
 
 MISSING = "a-program-that-nobody-has"
 
