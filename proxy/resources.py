@@ -150,7 +150,8 @@ class Resources:
             if circuit.name in links and links[circuit.name] is not link:  # what was known of it does not hold
                 circuit.reset()
         for scope, limiter in made.limiters.items():
-            share = _kept(shares, scope, limiter) or FleetShare(*scope, limiter, self._shared)
+            known = _kept(shares, scope, limiter)
+            share = known or FleetShare(*scope, limiter, self._shared, made.config.server.workers)
             self._shares[scope] = share
             if scope in shares and shares[scope] is not share:
                 self._later(share.follow(shares[scope]))

@@ -26,7 +26,7 @@ class Bytes(RedisCache):  # type: ignore[misc]
         super().__init__(NullSerializer(encoding=None), namespace=f"{settings.namespace}:answer", timeout=None)
         if settings.url is None:
             raise ValueError("a Redis tier needs an address")
-        self.client = connect(settings.url, CONNECTIONS)
+        self.client = connect(settings.url, CONNECTIONS, settings.timeout_seconds)
         self._most_bytes = most_bytes
 
     def resize(self, most_bytes: int) -> None:

@@ -28,7 +28,8 @@ class RedisTier(Section):
     ttl_seconds: Seconds = 86400.0
     """Most that an answer is kept there."""
     timeout_seconds: Annotated[float, Field(gt=0, le=5)] = 0.05
-    """How long a call may wait for it before it goes upstream."""
+    """How long a call may wait for it before it goes upstream. Redis counts as gone when it has not answered for as
+    long, but not before 0.25 s."""
     namespace: Namespace = "octet"
     """Begins every key; sidecars that share answers have the same one."""
 

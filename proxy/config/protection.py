@@ -91,6 +91,7 @@ class Redis(Section):
     url: RedisUrl
     """redis://[[user]:password@]host:6379/0, rediss://..., unix:///path or redis+sentinel://host:26379,.../service"""
     timeout_seconds: Annotated[float, Field(gt=0, le=5)] = 0.05
-    """How long a call may wait for a share of a limit, once, before it goes by its own count."""
+    """How long a call may wait for a share of a limit, once, before it goes by its own count. Redis counts as gone
+    when it has not answered for as long, but not before 0.25 s."""
     namespace: Namespace = "octet"
     """Begins every key; sidecars that share state have the same one."""

@@ -16,10 +16,10 @@ class Bucket:
         per_minute: capacity; a call that wants more waits until the bucket is full, and takes it below 0.
     """
 
-    __slots__ = ("_at", "_told", "capacity", "leased", "level", "pool", "rate", "ready_at", "used")
+    __slots__ = ("_at", "_told", "capacity", "ceiling", "leased", "level", "pool", "rate", "ready_at", "used")
 
     def __init__(self, per_minute: float, now: float) -> None:
-        self.capacity = self.level = float(per_minute)
+        self.capacity = self.ceiling = self.level = float(per_minute)  # of all, and what is ours of it
         self.rate = per_minute / MINUTE
         self.leased = False
         self.ready_at = now  # when more is expected to be granted, when leased
@@ -34,10 +34,10 @@ class Bucket:
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until so much can be taken; 0: now."""
-        if not self.leased and self.level < self.capacity:
-            self.level = min(self.capacity, self.level + max(0.0, now - self._at) * self.rate)
+        if not self.leased and self.level < self.ceiling:
+            self.level = min(self.ceiling, self.level + max(0.0, now - self._at) * self.rate)
         self._at = now
-        need = min(self.capacity, amount)
+        need = min(self.ceiling, amount)
         if self.level >= need:
             return 0.0
         return max(SOON, self.ready_at - now) if self.leased else (need - self.level) / self.rate
@@ -58,16 +58,17 @@ class Bucket:
 
     def lease(self, level: float, now: float) -> None:
         """From now on, fill only by what is granted; `level` is what there is."""
-        self.leased, self.level, self._at = True, level, now
-        self._told = now
+        self.leased, self.level, self.ceiling = True, level, self.capacity
+        self._at = self._told = now
 
     def believed(self, now: float) -> float:
-        """What is left for all, as far as we can tell."""
+        """What is left for all, as far as we can tell: others who stand alone have as much."""
         if not self.leased:
-            return max(0.0, self.now(now))
+            return max(0.0, min(self.capacity, self.now(now) * self.capacity / self.ceiling))
         return max(0.0, min(self.capacity, self.level + self.pool + (now - self._told) * self.capacity / MINUTE))
 
     def stand_alone(self, part: float, now: float) -> None:
         """Fill by itself again: the others are out of reach, and a part of what there is and will be is ours."""
-        self.leased, self.rate, self._at = False, part * self.capacity / MINUTE, now
-        self.level, self.pool = min(self.capacity, self.level + part * self.pool), 0.0
+        self.leased, self.ceiling, self._at = False, part * self.capacity, now
+        self.rate = self.ceiling / MINUTE
+        self.level, self.pool = min(self.ceiling, self.level + part * self.pool), 0.0

@@ -1,7 +1,8 @@
 """One caller's or upstream's limits for a fleet of sidecars: each process leases a share, behind the calls' backs.
 
 A call waits only when the share is empty, and only once; what is left of a share goes back when it is not needed, and
-by itself when its process is gone. Without Redis each process goes by its own count, at its part of the rate.
+by itself when its process is gone. Without Redis each process goes by its own count, at its part of the limit; before
+it has heard of others they are the workers of its own sidecar.
 """
 
 import asyncio
@@ -89,9 +90,13 @@ FORGET = "return redis.call('DEL', KEYS[1])"
 
 
 class FleetShare:
-    """Keeps one limiter's share."""
+    """Keeps one limiter's share.
 
-    def __init__(self, scope: str, name: str, limiter: Limiter, shared: SharedState) -> None:
+    Args:
+        workers: how many processes there are at least.
+    """
+
+    def __init__(self, scope: str, name: str, limiter: Limiter, shared: SharedState, workers: int = 1) -> None:
         self.subject = self._limiter = limiter
         self._shared = shared
         self.key = shared.key("limits", f"{scope}:{name}")
@@ -101,8 +106,8 @@ class FleetShare:
         self._due = math.inf
         self._leasing = False
         self._tight = False
-        self._count = 1  # processes that have a share
-        self._used = {"requests": 0.0, "tokens": 0.0}  # between the last two exchanges
+        self._workers = self._count = workers  # processes that may have a share
+        self._take_part()
         limiter.share = self
         shared.follow(self.key, self._errand.ask)
 
@@ -156,7 +161,7 @@ class FleetShare:
             self._stand_alone()
             return
         limiter, (requests, tokens, places, count, level, token_level, tight) = self._limiter, heard
-        self._leasing, self._count, self._tight = True, int(count), bool(tight)
+        self._leasing, self._count, self._tight = True, max(self._workers, int(count)), bool(tight)
         now = self._loop.time()
         _adopt(limiter.requests, float(requests), float(level), 1, now)
         _adopt(limiter.tokens, float(tokens), float(token_level), limiter.asked, now)
@@ -167,16 +172,13 @@ class FleetShare:
     async def _run(self, *, wants: bool) -> "list[bytes | int] | None":
         """One run of the script; what is used from now on belongs to the next one."""
         limiter, numbers, believed = self._limiter, list[float](), list[float]()
-        for name, bucket, asked in (
-            ("requests", limiter.requests, limiter.calls_asking),
-            ("tokens", limiter.tokens, limiter.asked),
-        ):
+        for bucket, asked in ((limiter.requests, limiter.calls_asking), (limiter.tokens, limiter.asked)):
             if bucket is None:
                 numbers += (0, 0, 0)
                 believed.append(0)
                 continue
             used = bucket.used if self._leasing else 0.0
-            self._used[name], bucket.used = used, 0.0
+            bucket.used = 0.0
             busy = used > 0 or asked > 0
             reserve = max(2 * used, RESERVE * bucket.capacity, 1.0) if busy else 0.0
             numbers += (bucket.capacity, used, math.ceil(asked + reserve) if wants else 0)
@@ -192,13 +194,17 @@ class FleetShare:
 
     def _stand_alone(self) -> None:
         """Go by our own count, as one of so many."""
+        if self._leasing:
+            self._leasing = False
+            self._take_part()
+
+    def _take_part(self) -> None:
         limiter, part = self._limiter, 1 / self._count
         for bucket in (limiter.requests, limiter.tokens):
-            if bucket is not None and bucket.leased:
+            if bucket is not None:
                 bucket.stand_alone(part, self._loop.time())
-        if limiter.slots is not None and self._leasing:
+        if limiter.slots is not None:
             limiter.slots.resize(math.ceil((limiter.rules.concurrent or 0) * part))
-        self._leasing = False
 
     def _look_again(self) -> None:
         """Come back before the lease ends, sooner where calls wait; not at all when nothing is used."""

@@ -17,40 +17,50 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from proxy.config import RedisPlace, parse_redis_url
 
-PATIENCE_SECONDS = 0.25  # for one answer, and for a connection
+PATIENCE_SECONDS = 0.25  # for one answer, and for a connection, at least
 
 Client = Redis | RedisCluster
 # What a client raises when Redis does not answer; RuntimeError is uvloop's, of a connection reset while it is made.
 TROUBLE = (RedisError, RedisClusterException, OSError, RuntimeError)
 
 
-def connect(url: SecretStr, most_connections: int) -> Client:
+def connect(url: SecretStr, most_connections: int, timeout_seconds: float = 0.0) -> Client:
     """A client; nothing is connected before it is used.
 
     Args:
         most_connections: whoever needs one more waits for it, not longer than for an answer.
+        timeout_seconds: how long calls may wait; so long it may take to connect, or to answer, too.
     """
     place = parse_redis_url(url.get_secret_value())
+    patience = max(PATIENCE_SECONDS, timeout_seconds)
+    times: dict[str, Any] = {"socket_timeout": patience, "socket_connect_timeout": patience}
+    habits: dict[str, Any] = {
+        **times,
+        "username": place.username,
+        "password": place.password,
+        "protocol": 2,
+        "client_name": "octet",
+    }
     if place.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in place.hosts]
         return RedisCluster(
-            startup_nodes=nodes, ssl=place.tls, retry=_no_retry(), max_connections=most_connections, **_habits(place)
+            startup_nodes=nodes, ssl=place.tls, retry=_no_retry(), max_connections=most_connections, **habits
         )
     if place.kind == "sentinel":
         security: dict[str, Any] = {"ssl": True} if place.tls else {}
-        watchers: Any = Sentinel(place.hosts, sentinel_kwargs={**_times(), **security})  # type: ignore[no-untyped-call]
+        watchers: Any = Sentinel(place.hosts, sentinel_kwargs={**times, **security})  # type: ignore[no-untyped-call]
         master: Redis = watchers.master_for(
             place.service,
             db=place.db,
             retry=_no_retry(),
             max_connections=most_connections,
             **security,
-            **_habits(place),
+            **habits,
         )
         return master
     pool = BlockingConnectionPool(
-        max_connections=most_connections, timeout=PATIENCE_SECONDS, db=place.db, retry=_no_retry(), **_server(place),
-        **_habits(place),
+        max_connections=most_connections, timeout=patience, db=place.db, retry=_no_retry(), **_server(place),
+        **habits,
     )  # fmt: skip
     return Redis.from_pool(pool)
 
@@ -68,20 +78,6 @@ def _server(place: RedisPlace) -> dict[str, Any]:
         return {"connection_class": UnixDomainSocketConnection, "path": place.path}
     host, port = place.hosts[0]
     return {"host": host, "port": port, **({"connection_class": SSLConnection} if place.tls else {})}
-
-
-def _habits(place: RedisPlace) -> dict[str, Any]:
-    return {
-        **_times(),
-        "username": place.username,
-        "password": place.password,
-        "protocol": 2,
-        "client_name": "octet",
-    }
-
-
-def _times() -> dict[str, float]:
-    return {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
 
 
 def _no_retry() -> Retry:

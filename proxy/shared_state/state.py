@@ -1,6 +1,7 @@
 """The one Redis connection: what several sidecars share, always behind the calls' backs.
 
-Whoever asks gets an answer or None within a quarter of a second; whether Redis is there is known without asking.
+Whoever asks gets an answer or None within `timeout_seconds`, at least a quarter of a second; whether Redis is there is
+known without asking.
 
 Source: redis-py 8.1 (`asyncio/client.py`); its defaults would try eleven times.
 """
@@ -37,7 +38,7 @@ class SharedState:
         self.timeout = settings.timeout_seconds
         self._namespace = settings.namespace
         self._on_up = on_up
-        self._client = connect(settings.url, MOST_CONNECTIONS)
+        self._client = connect(settings.url, MOST_CONNECTIONS, settings.timeout_seconds)
         self._scripts: dict[str, AsyncScript] = {}
         self._heard: dict[str, Callable[[], object]] = {}
         self._tasks: list[asyncio.Task[None]] = []

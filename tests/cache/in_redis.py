@@ -1,7 +1,6 @@
 """What stands in the Redis behind a cache, and what a sidecar has had to do with it."""
 
 import asyncio
-import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,8 +25,7 @@ def behind(url: str, **more: Any) -> dict[str, Any]:
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no answer of Redis come too late for its connection, and look often whether it is back."""
-    monkeypatch.setattr(importlib.import_module("proxy.shared_state.client"), "PATIENCE_SECONDS", 10.0)
+    """Look often whether Redis is back."""
     monkeypatch.setattr("proxy.cache.redis_tier.LOOK_SECONDS", 0.02)
 
 

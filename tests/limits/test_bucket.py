@@ -142,3 +142,7 @@ def test_a_bucket_that_stands_alone_fills_at_its_share() -> None:
     assert bucket.now(2000.0) == 0.0
     assert bucket.now(2004.0) == 1.0
     assert bucket.wait(2, 2004.0) == 4.0
+    assert bucket.believed(2004.0) == 4.0, "the others have as much each"
+    assert bucket.now(9000.0) == 15.0, "its part of all, however long it rests"
+    assert bucket.believed(9000.0) == 60.0
+    assert bucket.wait(20, 9000.0) == 0.0, "a call that is larger takes all of it, and more"

@@ -19,9 +19,8 @@ Fleet = Callable[..., Awaitable[list[Sidecar]]]
 
 
 @pytest.fixture
-def fleet(start: Start, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+def fleet(start: Start, redis: RedisServer) -> Fleet:
     """Starts sidecars that share an upstream's limits; nobody waits for a bucket to fill."""
-    monkeypatch.setattr("proxy.shared_state.client.PATIENCE_SECONDS", 10.0)
 
     async def started(count: int, **limits: Any) -> list[Sidecar]:
         patience = limits.pop("longest_wait_seconds", 0.001)

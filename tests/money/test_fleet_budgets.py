@@ -482,11 +482,8 @@ async def test_two_sidecars(start: Start, redis: RedisServer, simulator: Simulat
     assert await ask(one, "sk-other") == 200
 
 
-async def test_frozen_redis_stops_no_call(
-    start: Start, redis: RedisServer, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_frozen_redis_stops_no_call(start: Start, redis: RedisServer, simulator: Simulator) -> None:
     """Calls do not wait for it, and are charged here meanwhile."""
-    monkeypatch.setattr("proxy.shared_state.client.PATIENCE_SECONDS", 0.25)
     rules = tree({"daily_usd": PLENTY}) | {
         "routes": [route(budget={"daily_usd": PLENTY})],
         "upstreams": priced("openai"),
@@ -510,11 +507,8 @@ async def test_frozen_redis_stops_no_call(
     assert sum(days) == pytest.approx(spent)
 
 
-async def test_a_frozen_redis_holds_nobody_up(
-    start: Start, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_redis_holds_nobody_up(start: Start, redis: RedisServer) -> None:
     """A sidecar with many budgets ends in time, though Redis never answers."""
-    monkeypatch.setattr("proxy.shared_state.client.PATIENCE_SECONDS", 0.25)
     callers = [{"name": f"c{number}", "key": f"sk-{number}", "budget": {"daily_usd": 5}} for number in range(40)]
     rules = tree(None) | {"server": {"callers": callers}}
     sidecar = await start(**rules, redis={"url": redis.url, "timeout_seconds": 0.25})

@@ -12,12 +12,6 @@ from tests.waiting import until
 FAST = {"window": 4, "minimum_calls": 2, "open_seconds": 600}
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no reason to go it alone."""
-    monkeypatch.setattr("proxy.shared_state.client.PATIENCE_SECONDS", 10.0)
-
-
 def shared(simulator: Simulator, redis: RedisServer, **settings: Any) -> Tree:
     """One upstream, whose circuit and limits are shared."""
     return one(simulator, settings={"circuit": FAST, **settings}, redis={"url": redis.url, "timeout_seconds": 5.0})

@@ -47,7 +47,7 @@ async def test_each_has_its_part(begin: Begin, simulator: Simulator) -> None:
 
 async def test_redis_keeps_one_for_all(begin: Begin, simulator: Simulator, redis: RedisServer) -> None:
     """What one has spent bounds the others."""
-    fleet = await begin(priced(simulator, 0.1, redis={"url": redis.url, "timeout_seconds": 1.0}))
+    fleet = await begin(priced(simulator, 0.1, redis={"url": redis.url, "timeout_seconds": 5.0}))
     first, *others = (await fleet.lines()).values()
     while await fleet.call(session=first.session) == 200:
         pass

@@ -14,7 +14,7 @@ from proxy.providers import traits
 from proxy.simulator import Behaviour, Simulator
 from proxy.workers.shares import share_of
 from tests.redis_server import RedisServer
-from tests.workers.conftest import Begin, Fleet, Tree, one
+from tests.workers.conftest import Begin, Fleet, Tree, one, wait_until
 
 LIMITS = ("concurrent", "requests_per_minute", "tokens_per_minute")
 AT = [Address("127.0.0.1", 4711)]
@@ -111,6 +111,11 @@ async def outcomes(fleet: Fleet, each: int) -> list[int]:
     return [await fleet.call(session=line.session) for line in lines for _ in range(each)]
 
 
+async def shared(fleet: Fleet) -> bool:
+    """Whether all workers have found Redis."""
+    return "octet_redis_up 1.0" in await fleet.ask("/metrics")
+
+
 async def test_a_limit_per_minute_holds_for_all(begin: Begin) -> None:
     """Seven calls a minute are seven from all workers together."""
     fleet = await begin(upstream={"limits": {"requests_per_minute": 7}})
@@ -151,14 +156,25 @@ async def test_a_new_limit_is_divided_anew(begin: Begin, simulator: Simulator) -
 async def test_redis_shares_a_limit(begin: Begin, simulator: Simulator, redis: RedisServer) -> None:
     """With Redis one worker alone can have all of a limit, and what it took the others have not."""
     tree = one(simulator, upstream={"limits": {"requests_per_minute": 10}})
-    tree["redis"] = {"url": redis.url, "timeout_seconds": 1.0}
+    tree["redis"] = {"url": redis.url, "timeout_seconds": 5.0}
     fleet = await begin(tree)
+    await wait_until(lambda: shared(fleet))
     lines = (await fleet.lines()).values()
     statuses = [await fleet.call(session=line.session) for line in lines for _ in range(10)]
     assert 8 <= statuses.count(200) <= 12
     assert statuses[:4] == [200] * 4  # more than a third
     assert set(statuses[-5:]) == {429}
-    assert "octet_redis_up 1.0" in await fleet.ask("/metrics")
+    assert await shared(fleet)
+
+
+async def test_without_the_redis_that_shares_a_limit(begin: Begin, simulator: Simulator, redis: RedisServer) -> None:
+    """Where it was never there, workers have together what the file says all the same."""
+    await redis.kill()
+    tree = one(simulator, upstream={"limits": {"requests_per_minute": 9, "concurrent": 30}})
+    tree["redis"] = {"url": redis.url}
+    fleet = await begin(tree)
+    assert sorted(await outcomes(fleet, 5)) == [200] * 9 + [429] * 6
+    assert not await shared(fleet)
 
 
 @pytest.mark.parametrize("with_redis", [False, True])
