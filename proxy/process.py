@@ -36,7 +36,8 @@ async def aside(work: Callable[[], Result]) -> Result:
 
 
 def run(work: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where there is one, with as many open files as the system lets us have."""
+    """On uvloop where there is one, with as many open files as the system lets us have, and garbage collected."""
+    gc.enable()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and has a limit all the same
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MOST_FILES)), hard))

@@ -20,7 +20,11 @@ from proxy.workers.channel import Channel, Gone
 logger = logging.getLogger("octet")
 
 _PLACE = str(Path(__file__).parent.parent.parent)  # of our own package, and of nothing that lies where we were begun
-_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from proxy.workers.worker import main; sys.exit(main())"
+_CODE = """import gc, sys
+gc.disable()
+sys.path.insert(0, sys.argv[1])
+from proxy.workers.worker import main
+sys.exit(main())"""
 ANSWER_SECONDS = 5.0  # for what takes a worker a moment
 BEGIN_SECONDS = 60.0
 LEAVING_SECONDS = 5.0  # that a worker may take to end once it has drained
