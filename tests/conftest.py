@@ -1,6 +1,7 @@
 """A sidecar in front of a simulator, both real servers on loopback."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 from openai import AsyncOpenAI
 
@@ -33,6 +35,18 @@ MODELS = {
 }
 DIALECTS = tuple(MODELS)
 STEADY = {"window": 10_000, "minimum_calls": 10_000}  # a circuit that stays closed: most tests are about one call
+
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("unhurried")
+gc.disable()  # while tests are collected: all of that stays
+
+
+def pytest_collection_finish() -> None:
+    """From now on there is garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 class Lines(LineWriter):

@@ -14,7 +14,7 @@ from proxy.framing import MAX_FRAME_BYTES, FrameSplitter, JsonLines, JsonValues,
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 Splitter = type[FrameSplitter] | type[JsonValues]
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=12).map(str.encode)
 events = st.lists(texts, min_size=1, max_size=4)

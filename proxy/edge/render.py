@@ -1,6 +1,5 @@
 """What goes into our answers: headers, and every error as OpenAI's error object."""
 
-import os
 import random
 import re
 import time
@@ -19,7 +18,7 @@ from proxy.telemetry import CallRecord
 JSON_TYPE = "application/json"
 PATIENCE = 1.0  # seconds, where the upstream names none
 MAX_RETRY_AFTER = 60.0  # seconds; SDKs give up on longer waits
-_chance = random.Random(os.urandom(16)).getrandbits  # noqa: S311  # ids are to be unique, not secret
+_chance = random.getrandbits  # ids are to be unique, not secret; seeded anew in every process that is forked
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SANE_NAME = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,96}")
 _MAX_NAMES = 32

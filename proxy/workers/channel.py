@@ -80,6 +80,15 @@ class Channel:
         finally:
             self._asked.pop(number, None)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the worker has closed its end."""
+        return self._task.done()
+
+    async def gone(self) -> None:
+        """Until it has."""
+        await asyncio.wait([self._task])
+
     async def close(self) -> None:
         """Say nothing more; the worker takes that for the end."""
         self._task.cancel()

@@ -23,7 +23,7 @@ from proxy.reload import Attempt, Reloader
 from proxy.sources import Source
 from proxy.telemetry import CrewCounts, ReloadCounts, Telemetry
 from proxy.workers.channel import Gone
-from proxy.workers.child import BEGIN_SECONDS, Child
+from proxy.workers.child import BEGIN_SECONDS, Child, Nursery
 from proxy.workers.crew import Crew
 from proxy.workers.merging import Merged
 from proxy.workers.shares import share_of
@@ -50,6 +50,7 @@ class Supervisor:
         self.draining = False
         self._generation = 1
         self.crew = Crew(shared=config.redis is not None)
+        self._nursery = Nursery()
         self._keepers: list[asyncio.Task[None]] = []
         self._registry = CollectorRegistry()
         self.reloader = Reloader(source, config, text, self._prepare, ReloadCounts(self._registry))
@@ -127,6 +128,7 @@ class Supervisor:
         patience = self._config.server.drain_delay_seconds + self._config.server.drain_seconds
         await asyncio.gather(*(child.stop(patience) for child in self.crew.children.values()))
         self.crew.children.clear()
+        await self._nursery.close()
         if self.admin is not None:
             self._admin_listeners.close()
             await self._admin_server.shutdown(0.5)
@@ -143,7 +145,7 @@ class Supervisor:
             ProxyError, ConfigError: it cannot.
         """
         generation, config = self._generation, self._config
-        child = await Child.spawn()
+        child = await Child.spawn(self._nursery)
         try:
             await child.ask(
                 "start",
@@ -190,8 +192,8 @@ class Supervisor:
             except (ProxyError, ConfigError, Gone, OSError) as error:
                 logger.error("worker %d cannot begin: %s", number, str(error) or type(error).__name__)
 
-    async def _until_ended(self, child: Child) -> int:
-        """Its exit code; one that answers nothing any more is ended."""
+    async def _until_ended(self, child: Child) -> int | None:
+        """Its exit code, or None: nobody knows; one that answers nothing any more is ended."""
         ended = asyncio.ensure_future(child.ended())
         try:
             while not (await asyncio.wait([ended], timeout=PING_SECONDS))[0]:

@@ -123,7 +123,11 @@ async def work(descriptor: int) -> int:
     return 0
 
 
-def main() -> int:
-    """The command of a worker; its arguments are where our package is, and the channel's descriptor."""
+def main(descriptor: int) -> int:
+    """All that a worker does; returns its exit code.
+
+    Args:
+        descriptor: of its end of the channel.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return run(work(int(sys.argv[2])))
+    return run(work(descriptor))

@@ -11,7 +11,7 @@ from proxy.admission.parsing import MAX_MODEL_LENGTH, parse
 from proxy.call import Call, Caller
 from proxy.errors import InvalidRequest
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 CALLER = Caller("search", ("gpt-*",), "sk-theirs")
 HEADERS = {"x-team": "search"}

@@ -79,14 +79,13 @@ def spelled(value: Any, chance: random.Random) -> str:
     return json.dumps(value)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(body=bodies, chance=st.randoms(use_true_random=False))
 def test_spelling_does_not_matter(body: Json, chance: random.Random) -> None:
     """Order of keys, white space, escapes and the spelling of numbers, at any depth, leave the key as it is."""
     assert sure(spelled(shuffled(body, chance), chance).encode()) == sure(body)
 
 
-@settings(deadline=None)
 @given(chance=st.randoms(use_true_random=False))
 def test_spelling_of_a_full_call_does_not_matter(chance: random.Random) -> None:
     """A call with all that calls have, however it is written."""

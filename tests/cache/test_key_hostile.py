@@ -28,7 +28,7 @@ def test_a_key_that_stands_twice(body: bytes) -> None:
     assert key(body) is None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(body=bodies)
 def test_each_key_once_has_a_key(body: Json) -> None:
     """Colons in texts are no sign of a key that stands twice."""
@@ -74,7 +74,7 @@ def test_a_large_body() -> None:
     assert sure({"messages": [{"content": text}]}) != sure({"messages": [{"content": text + "y"}]})
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(body=st.binary(max_size=60) | texts.map(str.encode))
 def test_any_bytes(body: bytes) -> None:
     """Whatever comes, there is a key or there is none."""

@@ -258,7 +258,7 @@ drops = st.tuples(st.just("drop"), digests)
 ticks = st.tuples(st.just("tick"), st.sampled_from([0.0, 0.5, 1.0, 5.0]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(steps=st.lists(puts | puts | gets | tells | drops | ticks, max_size=60))
 def test_any_course(steps: list[tuple[Any, ...]]) -> None:
     """Whatever is put, read, told, dropped and grows old: who stays is as plainly said, and the bytes are right."""

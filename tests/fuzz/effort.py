@@ -14,7 +14,6 @@ def tries(count: int) -> settings:
         max_examples=count * max(1, _factor),
         derandomize=not _factor,
         database=None,
-        deadline=None,
         print_blob=bool(_factor),
         suppress_health_check=list(HealthCheck),
     )

@@ -94,7 +94,7 @@ async def play(steps: list[tuple[Any, ...]], *, calmly: bool) -> None:
         await asyncio.gather(*crowd.waiting, return_exceptions=True)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(STEPS)
 def test_one_thing_after_the_other(steps: list[tuple[Any, ...]]) -> None:
     """Where each step has its effects before the next."""
@@ -102,14 +102,14 @@ def test_one_thing_after_the_other(steps: list[tuple[Any, ...]]) -> None:
 
 
 @example([("join", "a", LONG)] * 3 + [("turn",), ("cancel", 0), ("give",)])
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(STEPS)
 def test_all_at_once(steps: list[tuple[Any, ...]]) -> None:
     """Where several steps fall into one turn of the loop."""
     asyncio.run(play(steps, calmly=False))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30))
 def test_nobody_waits_for_more_than_one_round(callers: list[str]) -> None:
     """Between two places of a caller who waits, no other caller gets two."""

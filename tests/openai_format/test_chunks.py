@@ -22,7 +22,7 @@ from proxy.openai_format.chunks import (
 )
 from proxy.openai_format.observing import carries_content, observe
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "gpt-4o-mini")
 USAGE = usage(7, 5, prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details={}) or {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.openai_format.encoding import DONE, KEEP_ALIVE, decode, decode_object, encode, encode_event
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 # Where `str.splitlines` breaks lines.
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"

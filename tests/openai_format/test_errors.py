@@ -25,7 +25,7 @@ from proxy.errors import (
 )
 from proxy.openai_format.errors import ErrorFacts, classify, error_object, in_stream_error, read_error, retry_after
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/secret.py", line 1\nKeyError: 1'
 PAGE = "<!DOCTYPE html><html><head><title> 502 Bad Gateway </title></head><body>internal host</body></html>"

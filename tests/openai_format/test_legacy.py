@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.call import Json
@@ -208,7 +208,6 @@ messages = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=3))
 def test_stream_and_completion_say_the_same(answers: list[Json]) -> None:
     """A restored stream folds to the restored completion."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.openai_format.members import DuplicateKey, find_members
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["a", "model", '"', "\\", ""])
 scalars = (

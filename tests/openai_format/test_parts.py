@@ -4,7 +4,7 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.call import Json
@@ -184,7 +184,6 @@ def test_what_is_no_base64(base64: str) -> None:
     assert caught.value.param == PLACE
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_survive(content: bytes) -> None:
     """The base64 is passed on as it was written."""

@@ -4,14 +4,13 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from proxy.call import Json
 from proxy.openai_format.schemas import close_objects, inline_refs
 
-unhurried = settings(deadline=None)
 LIMITS = {
     "minimum": 1,
     "maximum": 9,
@@ -89,7 +88,6 @@ def each_schema(schema: Any) -> list[Json]:
     return found
 
 
-@unhurried
 @given(schemas)
 def test_every_object_is_closed(schema: Json) -> None:
     """No object takes members that it does not name, no limit is left, and what is lost has a name."""
@@ -107,7 +105,6 @@ def test_every_object_is_closed(schema: Json) -> None:
     assert len(set(lost)) == len(lost)
 
 
-@unhurried
 @given(schemas, values)
 def test_nothing_is_loosened_in_silence(schema: Json, value: Any) -> None:
     """Unless a loss is named, what the closed schema accepts was accepted before; closing again changes nothing."""
@@ -187,7 +184,6 @@ def test_values_are_no_schemas() -> None:
     assert close_objects(schema) == ({**schema, "additionalProperties": False}, [])
 
 
-@unhurried
 @given(with_definitions(), values)
 def test_an_inlined_schema_accepts_the_same(schema: Json, value: Any) -> None:
     """References are replaced by what they point at: the meaning stays, references and definitions go."""
@@ -282,7 +278,6 @@ def test_a_schema_does_not_grow_without_bound() -> None:
     assert inline_refs(schema) == schema
 
 
-@unhurried
 @given(with_definitions())
 def test_the_schema_is_not_changed(schema: Json) -> None:
     """A schema that is given is never changed."""

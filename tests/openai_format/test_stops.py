@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.call import Json
@@ -25,7 +25,6 @@ from proxy.openai_format.stops import CutStream, cut_completion
 BUILD = ChunkBuilder("chatcmpl-1", 1795000000, "m")
 USAGE = usage(7, 5) or {}
 END = (BUILD.finish("length"), BUILD.usage(USAGE))
-unhurried = settings(deadline=None)
 answers = st.text("ab#", max_size=14)
 stops = st.text("ab#", min_size=1, max_size=4)
 places = st.lists(st.integers(0, 14), max_size=8)
@@ -112,7 +111,6 @@ def test_the_text_ends_before_the_first_stop(text: str, stop: tuple[str, ...], e
     assert text_of(shown([*said(*pieces(text, list(range(0, len(text), size)))), *END], *stop)) == expected
 
 
-@unhurried
 @given(answers, st.lists(stops, min_size=1, max_size=4), places)
 @example("ab##", ["###"], [2, 3])
 @example("a#a##a#", ["#a##b"], [])
@@ -124,7 +122,6 @@ def test_a_cut_stream_is_the_cut_whole(text: str, several: list[str], cuts: list
     assert collect(shown(chunks, *several)) == cut_completion(whole(text), tuple(several))
 
 
-@unhurried
 @given(answers, st.lists(stops, max_size=4), places)
 def test_without_a_hit_nothing_is_lost(text: str, several: list[str], cuts: list[int]) -> None:
     """What only looked like the beginning of a stop is told in the end (vector 22)."""
@@ -135,7 +132,6 @@ def test_without_a_hit_nothing_is_lost(text: str, several: list[str], cuts: list
     assert cut(text, *missing) == text
 
 
-@unhurried
 @given(answers, st.lists(stops, min_size=1, max_size=4))
 def test_no_stop_is_ever_told(text: str, several: list[str]) -> None:
     """What the caller sees is a beginning of the text, and holds no stop string, with any number of them."""

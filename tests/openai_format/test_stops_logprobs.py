@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.call import Json
@@ -72,7 +72,6 @@ def test_entries_come_with_the_end_of_their_token(chunks: list[Json], expected: 
     assert shown([*chunks, BUILD.finish("stop")], "##") == expected
 
 
-@settings(deadline=None)
 @given(tokens, stops, places)
 @example(["a#", "#"], ["##"], [1])
 @example(["#", "a"], ["##"], [1])

@@ -187,7 +187,7 @@ heads = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(chunks=st.lists(heads, max_size=4), shows_usage=st.booleans(), encoded=st.booleans(), chat=st.booleans())
 def test_any_stream(chunks: list[Json], shows_usage: bool, encoded: bool, chat: bool) -> None:
     """Whatever stands where, it is told or it cannot be."""
@@ -197,7 +197,7 @@ def test_any_stream(chunks: list[Json], shows_usage: bool, encoded: bool, chat: 
         assert out is None or form != "whole" or json.loads(out)["choices"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(whole=heads | values, chat=st.booleans())
 def test_any_whole_answer(whole: Any, chat: bool) -> None:
     """Nor does any JSON do more than not be an answer; what is told ends as a stream does."""

@@ -6,7 +6,7 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -63,7 +63,6 @@ def test_what_is_packed_is_not_packed_again() -> None:
     assert read(answer(PACKED), encoding_format="base64")[0] == answer(PACKED, model="asked")
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
 def test_packed_floats_can_be_read_again(vector: list[float]) -> None:
     """A client that decodes as OpenAI's do gets the vector that the upstream gave."""

@@ -21,7 +21,7 @@ from proxy.providers.exact import ExactRelay, relay_completion
 from proxy.providers.seam import Target
 from proxy.providers.splice import splice_request
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 UPSTREAM = build(Document("test", {"upstreams": {"up": {"provider": "openai"}}}), traits()).upstreams["up"]
 MESSAGES = '[{"role": "user", "content": "Say \\"model\\":\\"x\\" \u2028 🦊", "name": null}]'

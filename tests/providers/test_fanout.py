@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admission.parsing import parse
@@ -87,7 +87,6 @@ class Stream:
 turns = st.permutations([index for index in range(3) for _ in range(6)])
 
 
-@settings(deadline=None)
 @given(turns, st.permutations(range(3)))
 def test_branches_may_come_in_any_turn(order: list[int], ends: list[int]) -> None:
     """Each branch is one choice with its own text and end, whoever speaks and ends first."""

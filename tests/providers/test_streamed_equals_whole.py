@@ -116,7 +116,7 @@ def gist(completion: Json) -> Any:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=texts, reasoning=texts | st.none(), made=calls | st.none(), places=cuts, odd=quirks, crlf=st.booleans())
 def test_streamed_equals_whole(
     dialect: str, text: str, reasoning: str | None, made: Any, places: list[float], odd: list[str], crlf: bool

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admission.parsing import parse
@@ -85,7 +85,6 @@ FRAMINGS = [
 
 
 @pytest.mark.parametrize(("written", "kind", "shape"), FRAMINGS)
-@settings(deadline=None)
 @given(said=texts, cuts=places)
 def test_every_framing_tells_the_text(written: Any, kind: str, shape: Json, said: list[str], cuts: list[int]) -> None:
     """Whatever frames it and however it is cut, the text arrives, and the end is a `stop`."""
@@ -109,7 +108,6 @@ def test_items_without_text_say_nothing() -> None:
     assert (chunks[-2]["choices"][0]["finish_reason"], chunks[-1]["usage"]) == ("length", usage(3, 1))
 
 
-@settings(deadline=None)
 @given(texts)
 def test_cumulative_texts_become_pieces(said: list[str]) -> None:
     """Each item holds all so far: only what is new is told (vector 35)."""

@@ -180,4 +180,4 @@ class Interleaved(RuleBasedStateMachine):
 
 
 TestInterleaved = Interleaved.TestCase
-TestInterleaved.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+TestInterleaved.settings = settings(max_examples=150, stateful_step_count=60)

@@ -496,7 +496,7 @@ def _ends(reads: list[bytes]) -> Iterator[int]:
             yield at
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(streams())
 def test_both_ways_tell_the_same(stream: tuple[Wire, list[bytes]]) -> None:
     """Whatever is sent, however it is cut: the same bytes, the same end, the same notes, the same connection."""

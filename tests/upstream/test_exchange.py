@@ -48,7 +48,7 @@ ANSWERS: dict[str, tuple[bytes, Seen]] = {
     ),
 }
 each_answer = pytest.mark.parametrize(("raw", "seen"), ANSWERS.values(), ids=ANSWERS.keys())
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 async def read(*reads: bytes) -> Seen:

@@ -11,7 +11,7 @@ from proxy.upstream.exchange import Exchange, Stale
 from tests.upstream.scene import Notes, Scene
 
 LIMIT = 1024 * 1024
-unhurried = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 GOOD = [
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\nhello world",

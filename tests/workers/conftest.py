@@ -23,6 +23,7 @@ from tests.conftest import STEADY
 Tree = dict[str, Any]
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 30.0
+PROCESSES = 5  # of three workers: those, the one that they are forked from, and the parent
 
 
 def one(simulator: Simulator, *, server: Tree | None = None, upstream: Tree | None = None, **sections: Any) -> Tree:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from proxy.simulator import Behaviour, Simulator
-from tests.workers.conftest import Begin, Fleet, Octet, group, one, wait_until
+from tests.workers.conftest import PROCESSES, Begin, Fleet, Octet, group, one, wait_until
 
 SLOW = Behaviour(tokens=60, token_seconds=0.02)
 
@@ -134,7 +134,7 @@ async def test_an_end_while_a_worker_is_being_replaced(begin: Begin) -> None:
     fleet = await begin()
     pid = (await fleet.pids())[1]
     fleet.kill(pid)
-    await wait_until(lambda: fleet.heard("it is replaced") and len(group(fleet.process.pid)) == 4)
+    await wait_until(lambda: fleet.heard("it is replaced") and len(group(fleet.process.pid)) == PROCESSES)
     fleet.process.send_signal(signal.SIGTERM)
     assert await fleet.ended() == 0
     assert not fleet.heard("Traceback")
@@ -152,7 +152,7 @@ async def test_an_end_before_it_has_begun(octet: Octet, simulator: Simulator) ->
 async def test_a_parent_that_is_killed_before_it_has_begun(octet: Octet, simulator: Simulator) -> None:
     """Workers that are only beginning when their parent is killed end too."""
     fleet = await octet(one(simulator))
-    await wait_until(lambda: len(group(fleet.process.pid)) == 4)
+    await wait_until(lambda: len(group(fleet.process.pid)) == PROCESSES)
     fleet.process.kill()
     await wait_until(lambda: not group(fleet.process.pid))
 
@@ -161,7 +161,7 @@ async def test_a_parent_that_is_killed_before_it_has_begun(octet: Octet, simulat
 async def test_a_worker_that_dies_before_it_has_begun(octet: Octet, simulator: Simulator, how: str) -> None:
     """Ctrl-C while workers begin, or the death of one, ends all of them without a traceback."""
     fleet = await octet(one(simulator))
-    await wait_until(lambda: len(group(fleet.process.pid)) == 4)
+    await wait_until(lambda: len(group(fleet.process.pid)) == PROCESSES)
     if how.startswith("SIGINT"):
         os.killpg(fleet.process.pid, signal.SIGINT)
     else:

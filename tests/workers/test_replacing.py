@@ -9,7 +9,7 @@ import pytest
 
 from proxy.simulator import Behaviour, Simulator
 from tests.strict import read_events
-from tests.workers.conftest import Begin, Fleet, group, one, wait_until
+from tests.workers.conftest import PROCESSES, Begin, Fleet, group, one, wait_until
 
 
 async def restarts(fleet: Fleet) -> int:
@@ -41,7 +41,7 @@ async def test_a_dead_worker_is_replaced_and_counted(begin: Begin) -> None:
     assert fleet.heard(f"worker 1 (process {before[1]}) has ended with -9; it is replaced") == 1
     for line in (await fleet.lines()).values():
         assert await fleet.call(session=line.session) == 200
-    assert len(group(fleet.process.pid)) == 4
+    assert len(group(fleet.process.pid)) == PROCESSES
 
 
 async def test_calls_to_the_others_go_on(begin: Begin, simulator: Simulator) -> None:

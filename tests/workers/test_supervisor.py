@@ -13,7 +13,7 @@ from proxy.errors import ProxyFault
 from proxy.providers import traits
 from proxy.workers import supervisor
 from proxy.workers.channel import Gone
-from proxy.workers.child import Child
+from proxy.workers.child import Child, Nursery
 from proxy.workers.supervisor import Supervisor
 from tests.waiting import until
 
@@ -102,7 +102,7 @@ class Stage:
         monkeypatch.setattr(supervisor, "asyncio", _Hasty(self.waits))
         self.parent = Supervisor(configuration(), FileOf(), None)
 
-    async def _spawn(self) -> Scripted:
+    async def _spawn(self, _: Nursery) -> Scripted:
         number = len(self.born)
         self.born.append(Scripted(1000 + number, lambda what: self._act(number, what)))
         return self.born[-1]
