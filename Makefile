@@ -40,7 +40,7 @@ bench: $(READY)  ## CPU, latency and memory beside references, on two cores; PEE
 	@$(BIN)/python -m tests.bench $(PEERS)
 
 bench-check: $(READY)  ## the ratios that matter, against tests/bench/budget.json
-	@$(BIN)/python -m tests.bench --quick --check
+	@$(BIN)/python -m tests.bench --quick --check $(call given,ROUNDS,rounds)
 
 load: $(READY) $(TOOLS_READY)  ## many users at once, and what held: of the demo, or of HOST=http://...; report in build/load
 	@$(BIN)/python -m tests.load $(call given,HOST,host)
@@ -87,7 +87,7 @@ clean:
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Octet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-compile -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

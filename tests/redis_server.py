@@ -66,7 +66,7 @@ class RedisServer:
         self._signal(signal.SIGCONT)
 
     async def kill(self) -> None:
-        """It is gone, and all that it knew."""
+        """It is gone, and all that it knew, but for what it was told to save."""
         if self._process is None:
             return
         self._signal(signal.SIGCONT)
