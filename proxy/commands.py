@@ -102,12 +102,24 @@ def _serve(options: argparse.Namespace) -> int:
     if options.config is not None:
         file = FileSource(options.config, partial(_with_flags, options=options))
         text = file.read()
-        return run(_serve_until_stopped(file.parse(text), file, text))
+        return _serve_as(file.parse(text), file, text)
     config = load_environment(traits(), os.environ)
     if config is None:
         sys.stderr.write(FOUND_NOTHING)
         return EXIT_MISTAKES
-    return run(_serve_until_stopped(_with_flags(config, options), FixedSource("the environment")))
+    return _serve_as(_with_flags(config, options), FixedSource("the environment"))
+
+
+def _serve_as(config: Config, source: "Source", text: bytes | None = None) -> int:
+    if config.server.workers > 1:
+        from proxy.workers.child import Nursery
+        from proxy.workers.supervisor import Supervisor
+
+        nursery = Nursery.forked()
+        return run(_serve_until_stopped(lambda: Supervisor(config, source, text, nursery), config, source))
+    from proxy.app import App
+
+    return run(_serve_until_stopped(lambda: App(config, source=source, text=text), config, source))
 
 
 def _with_flags(config: Config, options: argparse.Namespace) -> Config:
@@ -120,12 +132,15 @@ def _with_flags(config: Config, options: argparse.Namespace) -> Config:
 
 
 async def _serve_until_stopped(
-    config: Config, source: "Source", text: bytes | None = None, epilogue: Callable[[str], str] | None = None
+    make: "Callable[[], App | Supervisor]",
+    config: Config,
+    source: "Source",
+    epilogue: Callable[[str], str] | None = None,
 ) -> int:
     from proxy.edge.listening import ListenError
     from proxy.summary import base_url, summary
 
-    app = _process(config, source, text)
+    app = make()
 
     def tell() -> None:
         settle()
@@ -141,22 +156,12 @@ async def _serve_until_stopped(
     return 0
 
 
-def _process(config: Config, source: "Source", text: bytes | None) -> "App | Supervisor":
-    """The one process, or the parent of several."""
-    if config.server.workers > 1:
-        from proxy.workers.supervisor import Supervisor
-
-        return Supervisor(config, source, text)
-    from proxy.app import App
-
-    return App(config, source=source, text=text)
-
-
 def _demo(options: argparse.Namespace) -> int:
     return run(_demo_until_stopped(options))
 
 
 async def _demo_until_stopped(options: argparse.Namespace) -> int:
+    from proxy.app import App
     from proxy.demo import demo_config, snippets
     from proxy.simulator import Simulator
     from proxy.sources import FixedSource
@@ -164,7 +169,7 @@ async def _demo_until_stopped(options: argparse.Namespace) -> int:
     async with Simulator(pace=0.05, record=False) as simulator:
         config = _with_flags(demo_config(simulator.url), options)
         source = FixedSource("the demo, with simulated upstreams")
-        return await _serve_until_stopped(config, source, epilogue=snippets)
+        return await _serve_until_stopped(lambda: App(config, source=source), config, source, epilogue=snippets)
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ from prometheus_client import Metric
 
 from proxy.errors import ProxyError
 from proxy.process import aside
+from proxy.workers import nursery
 from proxy.workers.channel import Channel, Gone
-from proxy.workers.nursery import BEGUN
 
 logger = logging.getLogger("octet")
 
@@ -29,25 +29,84 @@ BEGIN_SECONDS = 60.0
 LEAVING_SECONDS = 5.0  # that a worker may take to end once it has drained
 
 
-def _spawn(*descriptors: int) -> subprocess.Popen[bytes]:
-    """Begin a process. Not through the loop: uvloop's children hear signals again that were to be ignored."""
-    return subprocess.Popen(  # noqa: S603  # ourselves
-        (sys.executable, "-P", "-c", _CODE, _PLACE, *map(str, descriptors)), pass_fds=descriptors,
-        stdin=subprocess.DEVNULL, preexec_fn=_deaf,
-    )  # fmt: skip
-
-
 def _deaf() -> None:
     """A terminal's Ctrl-C is for all of us: the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class Nursery:
-    """Begins workers; the process that they are forked from is begun with the first, and replaced when it has ended."""
+class _Forked:
+    """A copy of this process, with what is needed here of `Popen`."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+class _Ends(NamedTuple):
+    """A process that workers are forked from, and our ends of what is asked of it and what it tells."""
+
+    process: "subprocess.Popen[bytes] | _Forked"
+    requests: socket.socket
+    reports: socket.socket
+
+    def close(self) -> None:
+        """End it; it has nothing to lose."""
+        self.process.kill()
+        self.process.wait()
+        self.requests.close()
+        self.reports.close()
+
+
+def _spawn() -> _Ends:
+    """Begin one. Not through the loop: uvloop's children hear signals again that were to be ignored."""
+    (requests, asked), (reports, told) = socket.socketpair(), socket.socketpair()
+    with asked, told:
+        descriptors = asked.fileno(), told.fileno()
+        try:
+            process = subprocess.Popen(  # noqa: S603  # ourselves
+                (sys.executable, "-P", "-c", _CODE, _PLACE, *map(str, descriptors)), pass_fds=descriptors,
+                stdin=subprocess.DEVNULL, preexec_fn=_deaf,
+            )  # fmt: skip
+        except BaseException:
+            requests.close()
+            reports.close()
+            raise
+    return _Ends(process, requests, reports)
+
+
+class Nursery:
+    """Begins workers; the process that they are forked from is begun when it is needed, and again when it has ended."""
+
+    def __init__(self, first: "_Ends | None" = None) -> None:
+        self._first = first
         self._line: _Line | None = None
         self._lock = asyncio.Lock()
+
+    @classmethod
+    def forked(cls) -> "Nursery":
+        """One whose first process is a copy of this one, which must have neither a loop nor threads yet."""
+        work = nursery.load()
+        (requests, asked), (reports, told) = socket.socketpair(), socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                requests.close()
+                reports.close()
+                nursery.Nursery(asked, told, work).run()
+            finally:
+                os._exit(0)
+        asked.close()
+        told.close()
+        return cls(_Ends(_Forked(pid), requests, reports))
 
     async def fork(self, descriptor: int) -> "Begun":
         """Begin a worker with a copy of a descriptor. Raises Gone."""
@@ -56,7 +115,10 @@ class Nursery:
                 logger.error("the process that workers are forked from has ended; it is replaced")
                 await self.close()
             if self._line is None:
-                self._line = await _Line.begin()
+                ends, self._first = self._first, None
+                if ends is None:
+                    ends = await asyncio.to_thread(_spawn)
+                self._line = _Line(ends, *await asyncio.open_connection(sock=ends.reports))
         return await self._line.fork(descriptor)
 
     async def close(self) -> None:
@@ -64,6 +126,8 @@ class Nursery:
         line, self._line = self._line, None
         if line is not None:
             await line.close()
+        if self._first is not None:
+            self._first.close()
 
 
 class Begun(NamedTuple):
@@ -76,42 +140,29 @@ class Begun(NamedTuple):
 class _Line:
     """One such process: what is asked of it, and what it tells."""
 
-    def __init__(self, process: subprocess.Popen[bytes], requests: socket.socket, reports: asyncio.StreamReader,
-                 writer: asyncio.StreamWriter) -> None:  # fmt: skip
-        self._process, self._requests, self._writer = process, requests, writer
+    def __init__(self, ends: _Ends, reports: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._ends, self._writer = ends, writer
         self._asked: deque[asyncio.Future[Begun]] = deque()
         self._codes: dict[int, asyncio.Future[int | None]] = {}
         self.task = asyncio.get_running_loop().create_task(self._listen(reports))  # done: it has ended
 
-    @classmethod
-    async def begin(cls) -> "_Line":
-        (requests, asked), (reports, told) = socket.socketpair(), socket.socketpair()
-        with asked, told:
-            try:
-                process = await asyncio.to_thread(_spawn, asked.fileno(), told.fileno())
-            except BaseException:
-                requests.close()
-                reports.close()
-                raise
-        return cls(process, requests, *await asyncio.open_connection(sock=reports))
-
     async def fork(self, descriptor: int) -> Begun:
         begun: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
         try:
-            socket.send_fds(self._requests, [b"+"], [descriptor])
+            socket.send_fds(self._ends.requests, [b"+"], [descriptor])
             self._asked.append(begun)
             async with asyncio.timeout(BEGIN_SECONDS):
                 return await asyncio.shield(begun)
         except (OSError, TimeoutError) as error:
-            self._process.kill()  # whatever is the matter with it, there will be another
+            self._ends.process.kill()  # whatever is the matter with it, there will be another
             await asyncio.wait([self.task])
             raise Gone from error
 
     async def close(self) -> None:
-        self._process.kill()  # it has nothing to lose
+        self._ends.process.kill()
         await asyncio.wait([self.task])
-        await aside(self._process.wait)
-        self._requests.close()
+        await aside(self._ends.process.wait)
+        self._ends.requests.close()
         self._writer.close()
 
     async def _listen(self, reports: asyncio.StreamReader) -> None:
@@ -119,7 +170,7 @@ class _Line:
         with contextlib.suppress(ConnectionError):
             while (line := await reports.readline()).endswith(b"\n"):
                 word, pid, *code = line.decode().split()
-                if word == BEGUN:
+                if word == nursery.BEGUN:
                     self._codes[int(pid)] = loop.create_future()
                     self._asked.popleft().set_result(Begun(int(pid), self._codes[int(pid)]))
                 else:
@@ -141,12 +192,12 @@ class Child:
         self._begun, self._channel = begun, channel
 
     @classmethod
-    async def spawn(cls, nursery: Nursery) -> "Child":
+    async def spawn(cls, home: Nursery) -> "Child":
         """Begin a worker; it waits to be told what to do. Raises Gone."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                begun = await nursery.fork(theirs.fileno())
+                begun = await home.fork(theirs.fileno())
             except BaseException:
                 ours.close()
                 raise

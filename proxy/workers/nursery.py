@@ -81,11 +81,17 @@ class Nursery:
             self._reports.sendall(" ".join(map(str, words)).encode() + b"\n")
 
 
-def main() -> None:
-    """The command; its arguments are where our package is, and the descriptors of requests and reports."""
-    from proxy.workers.worker import main as work
+def load() -> Callable[[int], int]:
+    """All that workers run; looking at it for garbage would make copies of what they share."""
+    from proxy.workers.worker import main
 
     gc.collect()
-    gc.freeze()  # or looking at it would make copies of what all workers share
+    gc.freeze()
+    return main
+
+
+def main() -> None:
+    """The command; its arguments are where our package is, and the descriptors of requests and reports."""
+    work = load()
     requests, reports = (socket.socket(fileno=int(each)) for each in sys.argv[2:4])
     Nursery(requests, reports, work).run()

@@ -40,9 +40,14 @@ class Supervisor:
     """Runs `server.workers` processes.
 
     It owns the ports, the admin listener and the configuration; a worker that dies is replaced.
+
+    Args:
+        nursery: what the workers are forked from; default: one that is begun when it is needed.
     """
 
-    def __init__(self, config: Config, source: Source, text: bytes | None) -> None:
+    def __init__(
+        self, config: Config, source: Source, text: bytes | None = None, nursery: Nursery | None = None
+    ) -> None:
         self._config = config  # in force
         self._via = new_via()
         self.addresses: list[Address] = []
@@ -50,7 +55,7 @@ class Supervisor:
         self.draining = False
         self._generation = 1
         self.crew = Crew(shared=config.redis is not None)
-        self._nursery = Nursery()
+        self._nursery = nursery or Nursery()
         self._keepers: list[asyncio.Task[None]] = []
         self._registry = CollectorRegistry()
         self.reloader = Reloader(source, config, text, self._prepare, ReloadCounts(self._registry))

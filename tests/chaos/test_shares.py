@@ -15,7 +15,7 @@ async def test_the_first_target_is_used_again_after_a_rest(
     sidecar = await start(
         upstreams={"openai": {"limits": limits}},
         routes=[{"name": "all", "match": {"model": "*"}, "targets": targets}],
-        redis={"url": redis.url},
+        redis={"url": redis.url, "timeout_seconds": 5.0},
     )
     while not await sidecar.metric("octet_redis_up"):
         pass

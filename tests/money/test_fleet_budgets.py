@@ -29,7 +29,7 @@ class One:
     """One process's share in a fleet's spending, without calls."""
 
     def __init__(self, redis: RedisServer, clock: Clock) -> None:
-        self.shared = SharedState(Settings.model_validate({"url": redis.url}))
+        self.shared = SharedState(Settings.model_validate({"url": redis.url, "timeout_seconds": 5.0}))
         self.clock = clock
         self.spending = Spending(clock)
         self.spending.turn()

@@ -54,7 +54,7 @@ def configuration(simulator: Simulator, redis_url: str) -> Tree:
     ]
     return {
         "server": {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_seconds": 2.0, "callers": callers},
-        "redis": {"url": redis_url},
+        "redis": {"url": redis_url, "timeout_seconds": 5},
         "cache": {"memory": {"max_bytes": 20_000}, "redis": {"timeout_seconds": 5}},
         "upstreams": upstreams,
         "routes": [{"name": name, "match": {"model": name}, **rules} for name, rules in routes.items()],

@@ -30,7 +30,11 @@ def fleet(start: Start, redis: RedisServer) -> Fleet:
 
     async def started(count: int = 3, **circuit: Any) -> list[Sidecar]:
         settings = {"openai": {"circuit": {"open_seconds": 3600.0, **circuit}}}
-        tree: dict[str, Any] = {"routes": ROUTES, "upstreams": settings, "redis": {"url": redis.url}}
+        tree: dict[str, Any] = {
+            "routes": ROUTES,
+            "upstreams": settings,
+            "redis": {"url": redis.url, "timeout_seconds": 5.0},
+        }
         sidecars = [await start(**tree) for _ in range(count)]
         await until(lambda: all(not link(sidecar)._away for sidecar in sidecars))
         return sidecars

@@ -66,8 +66,8 @@ async def test_one_that_does_not_answer_is_replaced(nursery: Nursery, monkeypatc
     """Whoever asked is told so; the next one is begun by another."""
     worker = await Child.spawn(nursery)
     assert nursery._line is not None
-    stuck = nursery._line._process
-    stuck.send_signal(signal.SIGSTOP)
+    stuck = nursery._line._ends.process
+    os.kill(stuck.pid, signal.SIGSTOP)
     monkeypatch.setattr(child, "BEGIN_SECONDS", 0.05)
     with pytest.raises(Gone):
         await Child.spawn(nursery)
