@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from proxy.edge.server import C_PARSER
+from tests.together import together
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.joinpath("proxy").rglob("*.py"))
@@ -77,7 +76,9 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-each_file = pytest.mark.parametrize("path", FILES, ids=relative)
+each_file = together(
+    "path", {room: [path for path in FILES if room_of(path) == room] for room in sorted(set(map(room_of, FILES)))}
+)
 
 
 @each_file

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from proxy.openai_format.errors import error_object
 from proxy.providers import providers, traits
 from proxy.providers.relay import Relay, open_relay, read_completion
 from proxy.providers.seam import Target
+from tests.together import Test, together
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(path.parent for path in GOLDEN.glob("*/*/case.json"))
@@ -34,6 +35,9 @@ class Case:
         replies = list(folder.glob("upstream_reply.*"))
         self.reply = replies[0].read_bytes() if replies else None
         self.suffix = replies[0].suffix if replies else ""
+
+    def __repr__(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
 
     def call(self, **overrides: Any) -> Call:
         body = self.folder.joinpath("request.json").read_bytes()
@@ -66,11 +70,13 @@ class Case:
         return headers
 
 
-def each(*, when: str) -> pytest.MarkDecorator:
-    chosen = [case for case in map(Case, CASES) if eval(when, {"case": case})]  # noqa: S307
-    return pytest.mark.parametrize(
-        "case", chosen, ids=[f"{case.folder.parent.name}/{case.folder.name}" for case in chosen]
-    )
+def each(*, when: str) -> Callable[[Test], Test]:
+    """Run a test with every case that fits, those of a provider together."""
+    chosen: dict[str, list[Case]] = {}
+    for case in map(Case, CASES):
+        if eval(when, {"case": case}):  # noqa: S307
+            chosen.setdefault(case.folder.parent.name, []).append(case)
+    return together("case", chosen)
 
 
 def assert_error(case: Case, error: ProxyError) -> None:
