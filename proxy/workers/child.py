@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,18 +99,27 @@ class Nursery:
         (requests, asked), (reports, told) = socket.socketpair(), socket.socketpair()
         pid = os.fork()
         if pid == 0:
+            code = 1
             try:
                 requests.close()
                 reports.close()
                 nursery.Nursery(asked, told, work).run()
+                code = 0
+            except BaseException:  # noqa: BLE001  # its last words; another will be begun
+                traceback.print_exc()
             finally:
-                os._exit(0)
+                os._exit(code)
         asked.close()
         told.close()
         return cls(_Ends(_Forked(pid), requests, reports))
 
     async def fork(self, descriptor: int) -> "Begun":
-        """Begin a worker with a copy of a descriptor. Raises Gone."""
+        """Begin a worker with a copy of a descriptor.
+
+        Raises:
+            Gone: there is nobody to begin it.
+            OSError: the system lets no process begin.
+        """
         async with self._lock:
             if self._line is not None and self._line.task.done():
                 logger.error("the process that workers are forked from has ended; it is replaced")
@@ -151,12 +161,17 @@ class _Line:
         try:
             socket.send_fds(self._ends.requests, [b"+"], [descriptor])
             self._asked.append(begun)
-            async with asyncio.timeout(BEGIN_SECONDS):
-                return await asyncio.shield(begun)
-        except (OSError, TimeoutError) as error:
-            self._ends.process.kill()  # whatever is the matter with it, there will be another
-            await asyncio.wait([self.task])
-            raise Gone from error
+        except OSError as error:
+            raise await self._given_up() from error
+        if not (await asyncio.wait([begun], timeout=BEGIN_SECONDS))[0]:
+            raise await self._given_up()
+        return begun.result()
+
+    async def _given_up(self) -> Gone:
+        """Whatever is the matter with it, there will be another."""
+        self._ends.process.kill()
+        await asyncio.wait([self.task])
+        return Gone()
 
     async def close(self) -> None:
         self._ends.process.kill()
@@ -169,17 +184,24 @@ class _Line:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while (line := await reports.readline()).endswith(b"\n"):
-                word, pid, *code = line.decode().split()
-                if word == nursery.BEGUN:
-                    self._codes[int(pid)] = loop.create_future()
-                    self._asked.popleft().set_result(Begun(int(pid), self._codes[int(pid)]))
+                word, *numbers = line.decode().split()
+                number, *more = map(int, numbers)
+                if word == nursery.ENDED:
+                    self._codes.pop(number).set_result(*more)
+                elif word == nursery.BEGUN:
+                    self._codes[number] = loop.create_future()
+                    self._asked.popleft().set_result(Begun(number, self._codes[number]))
                 else:
-                    self._codes.pop(int(pid)).set_result(int(code[0]))
+                    _fail(self._asked.popleft(), OSError(number, os.strerror(number)))
         for begun in self._asked:
-            begun.set_exception(Gone())
-            begun.exception()  # whoever asked may have left
+            _fail(begun, Gone())
         for ended in self._codes.values():
             ended.set_result(None)
+
+
+def _fail(future: "asyncio.Future[Begun]", error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # whoever asked may have left
 
 
 class Child:
@@ -193,7 +215,7 @@ class Child:
 
     @classmethod
     async def spawn(cls, home: Nursery) -> "Child":
-        """Begin a worker; it waits to be told what to do. Raises Gone."""
+        """Begin a worker; it waits to be told what to do. Raises as `Nursery.fork`."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:

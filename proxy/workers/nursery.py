@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 DEAF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of a terminal, or to all of us: the parent decides
-BEGUN, ENDED = "begun", "ended"
+BEGUN, FAILED, ENDED = "begun", "failed", "ended"
 
 
 class Nursery:
@@ -23,7 +23,7 @@ class Nursery:
 
     Args:
         requests: brings descriptors, each with a byte.
-        reports: takes lines: `begun PID`, `ended PID CODE`.
+        reports: takes lines: `begun PID`, `failed ERRNO`, `ended PID CODE`.
         work: what a worker does with its descriptor; returns its exit code.
     """
 
@@ -52,11 +52,15 @@ class Nursery:
                     self._begin(descriptor)
 
     def _begin(self, descriptor: int) -> None:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(self._serve(descriptor))
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory
+            self._tell(FAILED, error.errno or 0)
+        else:
+            if pid == 0:
+                os._exit(self._serve(descriptor))
+            self._tell(BEGUN, pid)
         os.close(descriptor)
-        self._tell(BEGUN, pid)
 
     def _serve(self, descriptor: int) -> int:
         """The life of a worker; its exit code."""

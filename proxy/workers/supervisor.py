@@ -294,4 +294,6 @@ def _as_begun(failure: BaseException) -> BaseException:
     """Why a worker cannot begin, as one process would say it."""
     if isinstance(failure, Gone):
         return ListenError("a worker ended before it had begun; its last words are above")
+    if isinstance(failure, OSError):
+        return ListenError(f"a worker cannot begin: {failure.strerror}")
     return ListenError(failure.message) if isinstance(failure, ProxyError) else failure

@@ -1,6 +1,7 @@
 """The process that workers are forked from: it begins them, tells how they end, and is missed by nobody who serves."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.workers import child
+from proxy.workers import nursery as forking
 from proxy.workers.channel import Gone
 from proxy.workers.child import Child, Nursery
 from tests.workers.conftest import PROCESSES, Begin, Fleet, group, wait_until
@@ -78,6 +80,40 @@ async def test_one_that_does_not_answer_is_replaced(nursery: Nursery, monkeypatc
     for each, code in ((other, -signal.SIGKILL), (worker, None)):  # nobody knows of the orphan
         each.kill()
         assert await each.ended() == code
+
+
+async def test_the_system_lets_no_process_begin(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is told, and the next one may begin; what was sent is not kept open."""
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no")
+
+    (asked, requests), (told, reports), (ours, theirs) = (socket.socketpair() for _ in range(3))
+    with asked, requests, told, reports, ours:
+        process = forking.Nursery(requests, reports, lambda _: 0)
+        monkeypatch.setattr(os, "fork", fork)
+        process._begin(theirs.detach())
+        assert told.recv(100) == f"failed {errno.EAGAIN}\n".encode()
+        assert ours.recv(1) == b""
+        for each in (process._awake, process._waker):
+            each.close()
+    worker = await Child.spawn(nursery)
+    line = nursery._line
+    assert line is not None
+    waiting: asyncio.Future[child.Begun] = asyncio.get_running_loop().create_future()
+    line._asked.append(waiting)
+    reader = asyncio.StreamReader()
+    reader.feed_data(f"failed {errno.EAGAIN}\n".encode())
+    reader.feed_eof()
+    codes, line._codes = line._codes, {}
+    await line._listen(reader)
+    line._codes = codes
+    with pytest.raises(BlockingIOError):
+        waiting.result()
+    line._asked.clear()
+    assert await worker.ask("ping") is None
+    worker.kill()
+    await worker.ended()
 
 
 async def test_who_asks_may_leave(nursery: Nursery) -> None:
