@@ -65,7 +65,7 @@ class Resources:
         if config.redis is not None:
             from proxy import shared_state
 
-            self._shared = shared_state.SharedState(config.redis, partial(telemetry.watched.redis, "state"))
+            self._shared = shared_state.SharedState(config.redis, telemetry.watched.redis("state"))
         self.funds = Funds(telemetry, self._shared)
         self.starts: Starts = {}
         self.shelf: Shelf | None = None
@@ -209,7 +209,7 @@ class Resources:
         from proxy.cache.redis_tier import RedisTier
         from proxy.cache.tiers import Tiers
 
-        up = partial(telemetry.watched.redis, "cache")
+        up = telemetry.watched.redis("cache")
         redis = RedisTier(
             config.cache.redis, config.cache.max_entry_bytes, telemetry.cache.looked_up, telemetry.cache.kept, up
         )

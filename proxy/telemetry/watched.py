@@ -82,11 +82,16 @@ class Watched:
         self._budgets = gauge("octet_budget_limit_usd", "What may be spent in it.", "scope", "name", "period")
         self.generation = gauge("octet_config_generation", "Counts the configurations that have been in force.")
 
-    def redis(self, user: str, up: bool) -> None:
-        """Show whether Redis is there for all who use it."""
+    def redis(self, user: str) -> Callable[[bool], None]:
+        """Show whether Redis is there for all who use it; the user tells, and until then it is not."""
+
+        def tell(up: bool) -> None:
+            self._redis_users[user] = up
+            self._redis.set(all(self._redis_users.values()))
+
         self._redis_there.set(1)
-        self._redis_users[user] = up
-        self._redis.set(all(self._redis_users.values()))
+        tell(False)
+        return tell
 
     def cache(self, memory: Memory, flights: Sized) -> None:
         """Show what is kept, and what is being fetched."""
