@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from proxy.config import Redis
-from proxy.shared_state import Errand, SharedState
+from proxy.shared_state import Errand, SharedState, connect
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -121,3 +122,12 @@ async def test_many_at_once_wait_for_one_another(redis: RedisServer) -> None:
     assert answers == [[1]] * 200
     assert told == [True]
     await shared.close()
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(0.05, 0.25), (1.5, 1.5)])
+@pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "redis+sentinel://127.0.0.1:1/service"])
+def test_how_long_redis_may_take(address: str, timeout: float, patience: float) -> None:
+    """As long as calls may wait for it, and never less than a quarter of a second."""
+    client: Any = connect(SecretStr(address), 4, timeout)
+    habits = client.connection_pool.connection_kwargs
+    assert (habits["socket_timeout"], habits["socket_connect_timeout"]) == (patience, patience)

@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from proxy.simulator import Behaviour, Simulator
+from proxy.telemetry import Telemetry
 from proxy.telemetry.tallies import Counter, Histogram, Series
 from tests.conftest import Sidecar, Start
 from tests.edge.wire import STREAM_HEAD, asking, event, pouring, read_chunk, read_head, request
@@ -217,3 +218,18 @@ def test_a_series_of_its_own() -> None:
     for value in (1, 1.5, 3):
         series.observe(value)
     assert (series.counts, series.total) == ([1, 1, 1], 5.5)
+
+
+def test_redis_is_configured_before_it_has_answered() -> None:
+    """That there is one is known from the start; it is up when all who use it say so."""
+    telemetry = Telemetry(lambda _: None)
+    value = telemetry.registry.get_sample_value
+    assert (value("octet_redis_configured"), value("octet_redis_up")) == (0, 0)
+    state, cache = telemetry.watched.redis("state"), telemetry.watched.redis("cache")
+    assert (value("octet_redis_configured"), value("octet_redis_up")) == (1, 0)
+    state(True)
+    assert value("octet_redis_up") == 0
+    cache(True)
+    assert value("octet_redis_up") == 1
+    state(False)
+    assert value("octet_redis_up") == 0

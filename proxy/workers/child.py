@@ -103,7 +103,7 @@ class Nursery:
             try:
                 requests.close()
                 reports.close()
-                nursery.Nursery(asked, told, work).run()
+                nursery.Forker(asked, told, work).run()
                 code = 0
             except BaseException:  # noqa: BLE001  # its last words; another will be begun
                 traceback.print_exc()
@@ -128,7 +128,11 @@ class Nursery:
                 ends, self._first = self._first, None
                 if ends is None:
                     ends = await asyncio.to_thread(_spawn)
-                self._line = _Line(ends, *await asyncio.open_connection(sock=ends.reports))
+                try:
+                    self._line = _Line(ends, *await asyncio.open_connection(sock=ends.reports))
+                except BaseException:
+                    ends.close()
+                    raise
         return await self._line.fork(descriptor)
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ DEAF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of a terminal, or to al
 BEGUN, FAILED, ENDED = "begun", "failed", "ended"
 
 
-class Nursery:
+class Forker:
     """Forks a worker for each descriptor that it is sent, and tells of those that begin and end.
 
     Args:
@@ -98,4 +98,4 @@ def main() -> None:
     """The command; its arguments are where our package is, and the descriptors of requests and reports."""
     work = load()
     requests, reports = (socket.socket(fileno=int(each)) for each in sys.argv[2:4])
-    Nursery(requests, reports, work).run()
+    Forker(requests, reports, work).run()

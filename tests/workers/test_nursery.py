@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.workers import child
-from proxy.workers import nursery as forking
+from proxy.workers import nursery as nursery_process
 from proxy.workers.channel import Gone
 from proxy.workers.child import Child, Nursery
 from tests.workers.conftest import PROCESSES, Begin, Fleet, group, wait_until
@@ -90,7 +90,7 @@ async def test_the_system_lets_no_process_begin(nursery: Nursery, monkeypatch: p
 
     (asked, requests), (told, reports), (ours, theirs) = (socket.socketpair() for _ in range(3))
     with asked, requests, told, reports, ours:
-        process = forking.Nursery(requests, reports, lambda _: 0)
+        process = nursery_process.Forker(requests, reports, lambda _: 0)
         monkeypatch.setattr(os, "fork", fork)
         process._begin(theirs.detach())
         assert told.recv(100) == f"failed {errno.EAGAIN}\n".encode()
